@@ -1,0 +1,181 @@
+"""Settings as typed, validated records: a distillation, a device, a calibration recipe.
+
+Every record refuses unknown keys, and reports all that is wrong with a file at once.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any, Literal, TypeVar
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+from edgekd import shipped
+from edgekd.errors import BadSetting, UnknownName
+
+
+class Record(BaseModel):
+    """Immutable, and no key it does not know."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
+
+
+R = TypeVar("R", bound=Record)
+
+
+def validated(kind: type[R], values: dict[str, Any], where: object) -> R:
+    """Build a record from untrusted values.
+
+    Raises:
+        BadSetting: lists every offending key with what is allowed there.
+    """
+    try:
+        return kind.model_validate(values)
+    except ValidationError as error:
+        problems = (f"{'.'.join(map(str, e['loc'])) or 'settings'}: {e['msg']}" for e in error.errors())
+        raise BadSetting(", ".join(problems), where=where) from error
+
+
+# ------------------------------------------------------------------------------------------------ distillation
+
+
+class Recipe(Record):
+    """The weights and the schedule of a data-free distillation. Loss terms with weight 0 are not computed."""
+
+    one_hot: float = Field(ge=0, description="L_oh: cross-entropy to the teacher's own arg-max (DAFL eq. 2)")
+    activation: float = Field(ge=0, description="L_a: minus the mean absolute feature (DAFL eq. 3)")
+    entropy: float = Field(ge=0, description="L_ie: minus the base-10 entropy of the batch-mean output (DAFL eq. 4)")
+    statistics: float = Field(ge=0, description="distance of batch to running statistics (DeepInversion eq. 4)")
+    adversary: float = Field(ge=0, description="reward for samples on which student and teacher differ (DFAD)")
+    temperature: float = Field(gt=0, description="T of the student's Kullback-Leibler loss")
+    generator_batch: int = Field(ge=2)
+    student_batch: int = Field(ge=2)
+    generator_steps: int = Field(ge=1, description="generator updates per round")
+    student_steps: int = Field(ge=1, description="student updates per round")
+    share_batch: bool = Field(description="one batch serves both updates, and nothing is replayed (DAFL)")
+    bank: int = Field(ge=0, description="generated images kept for replay, with the teacher's answers")
+    latent: int = Field(ge=1)
+    generator_width: int = Field(ge=1)
+    generator_rate: float = Field(gt=0)
+    student_rate: float = Field(gt=0)
+    anneal: bool = Field(description="cosine decay of both learning rates to zero over the run")
+
+    @model_validator(mode="after")
+    def _student_has_a_diet(self) -> Recipe:
+        if not self.share_batch and self.bank < self.student_batch:
+            raise ValueError("bank must hold at least student_batch images unless share_batch is set")
+        return self
+
+
+class DistillSettings(Record):
+    """Everything that decides the outcome of a distillation, besides the teacher."""
+
+    method: str = "edgekd"
+    recipe: Recipe
+    student: str = "auto"
+    width: float | None = Field(default=None, gt=0, le=16)
+    minutes: float | None = Field(default=None, gt=0)
+    steps: int | None = Field(default=None, ge=1)
+    seed: int = Field(default=0, ge=0, lt=2**63)
+    threads: int | None = Field(default=None, ge=1)
+    input_shape: tuple[int, int, int] | None = Field(default=None, description="channels, height, width")
+    input_range: tuple[float, float] | None = None
+    mean: tuple[float, ...] | None = None
+    std: tuple[float, ...] | None = None
+    layout: Literal["NCHW", "NHWC"] | None = None
+
+    @model_validator(mode="after")
+    def _one_clock(self) -> DistillSettings:
+        if (self.minutes is None) == (self.steps is None):
+            raise ValueError("give either minutes or steps")
+        if self.input_range is not None and self.input_range[0] >= self.input_range[1]:
+            raise ValueError("input_range must be LOW,HIGH with LOW below HIGH")
+        return self
+
+
+# ---------------------------------------------------------------------------------------------------- devices
+
+
+class Runtime(Record):
+    """How ONNX Runtime runs on the device."""
+
+    provider: str = "CPUExecutionProvider"
+    provider_options: dict[str, str] = {}
+    intra_op_threads: int = Field(default=1, ge=1)
+    inter_op_threads: int = Field(default=1, ge=1)
+    session_config: dict[str, str] = {}
+
+
+class Quantization(Record):
+    """The INT8 flavour the device runs fast."""
+
+    activation: Literal["uint8", "int8"] = "uint8"
+    weight: Literal["int8", "uint8"] = "int8"
+    per_channel: bool = True
+    reduce_range: bool = False
+    activation_symmetric: bool = False
+    weight_symmetric: bool = True
+
+
+class ModelLimits(Record):
+    """What the device's runtime accepts."""
+
+    opset: int = Field(default=18, ge=13, le=23)
+    ir_version: int = Field(default=10, ge=7)
+
+
+class Protocol(Record):
+    """How long to measure."""
+
+    processes: int = Field(default=5, ge=1)
+    warmup_runs: int = Field(default=10, ge=1)
+    warmup_seconds: float = Field(default=0.3, ge=0)
+    runs: int = Field(default=100, ge=10)
+    seconds: float = Field(default=1.0, gt=0)
+
+
+class Target(Record):
+    """A device, as told by a file of `targets/`."""
+
+    schema_version: Literal[1] = Field(alias="schema")
+    name: str = Field(pattern=r"^[a-z0-9][a-z0-9-]*$")
+    title: str
+    runtime: Runtime = Runtime()
+    model: ModelLimits = ModelLimits()
+    quantization: Quantization = Quantization()
+    bench: Protocol = Protocol()
+
+
+class CalibrationRecipe(Record):
+    """How activation ranges are found, as told by a file of `calibration/`."""
+
+    schema_version: Literal[1] = Field(alias="schema")
+    name: str = Field(pattern=r"^[a-z0-9][a-z0-9-]*$")
+    title: str
+    method: Literal["minmax", "percentile", "entropy"]
+    samples: int = Field(default=512, ge=8, le=65536)
+    percentile: float | None = Field(default=None, gt=50, le=100)
+    bins: int | None = Field(default=None, ge=16)
+
+    @model_validator(mode="after")
+    def _percentile_belongs(self) -> CalibrationRecipe:
+        if (self.percentile is not None) != (self.method == "percentile"):
+            raise ValueError("percentile is set for, and only for, method 'percentile'")
+        return self
+
+
+def load_target(name: str) -> Target:
+    """A shipped target by name, or a user's `.toml` file.
+
+    Raises:
+        UnknownName: no such target.
+        BadSetting: the file is not a valid target.
+    """
+    path = shipped.find("targets", name)
+    return validated(Target, {"name": path.stem, **shipped.read_toml(path)}, path)
+
+
+def load_recipe(name: str) -> CalibrationRecipe:
+    """A shipped calibration recipe by name, or a user's `.toml` file. Raises as `load_target` does."""
+    path = shipped.find("calibration", name)
+    return validated(CalibrationRecipe, {"name": path.stem, **shipped.read_toml(path)}, path)

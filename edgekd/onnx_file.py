@@ -1,0 +1,196 @@
+"""Read ONNX files nobody vouches for, and state plain facts about them: parameters, MACs, opset.
+
+It does not run models and does not need torch.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import math
+from collections.abc import Iterator
+from pathlib import Path
+
+import onnx
+from google.protobuf.message import DecodeError
+from onnx import AttributeProto, GraphProto, ModelProto, NodeProto, TensorProto
+
+from edgekd.errors import BadModel
+
+MAXIMUM_BYTES = 2**31 - 1
+"""Protobuf's own ceiling for one message."""
+
+
+def load(path: Path) -> ModelProto:
+    """Parse and check an ONNX file; external tensors are read only from beside it.
+
+    Raises:
+        BadModel: missing, not ONNX, cut short, invalid, or reaching outside its folder.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise BadModel("no such file", where=path)
+    if path.stat().st_size > MAXIMUM_BYTES:
+        raise BadModel("larger than 2 GiB", where=path, hint="store the weights as external data beside it")
+    model = ModelProto()
+    try:
+        model.ParseFromString(path.read_bytes())
+    except DecodeError as error:
+        hint = "export it again as .onnx, or copy it again in full"
+        raise BadModel("not an ONNX file, or cut short", where=path, hint=hint) from error
+    if not model.graph.node or not model.opset_import:
+        raise BadModel("not an ONNX file: it holds no graph", where=path)
+    _load_external(model, path)
+    try:
+        onnx.checker.check_model(model)
+    except (onnx.checker.ValidationError, ValueError) as error:
+        raise BadModel(f"not a valid ONNX model: {first_line(error)}", where=path) from error
+    return model
+
+
+def _load_external(model: ModelProto, path: Path) -> None:
+    folder = path.resolve().parent
+    for tensor in model.graph.initializer:
+        if tensor.data_location != TensorProto.EXTERNAL:
+            continue
+        location = next((e.value for e in tensor.external_data if e.key == "location"), "")
+        if not location or not (folder / location).resolve().is_relative_to(folder):
+            raise BadModel(f"tensor {tensor.name} reads outside the model's folder: {location!r}", where=path)
+    try:
+        onnx.external_data_helper.load_external_data_for_model(model, str(folder))
+    except (OSError, ValueError, onnx.checker.ValidationError) as error:
+        raise BadModel(f"its external data cannot be read: {first_line(error)}", where=path) from error
+
+
+def first_line(error: BaseException) -> str:
+    """The first non-empty line of an error's text, or its type's name."""
+    return next((line.strip() for line in str(error).splitlines() if line.strip()), type(error).__name__)
+
+
+def sha256(path: Path) -> str:
+    """Hex digest of a file's bytes."""
+    with Path(path).open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def opset(model: ModelProto) -> int:
+    """Version of the default operator set."""
+    return next((o.version for o in model.opset_import if o.domain in ("", "ai.onnx")), 0)
+
+
+def attribute(node: NodeProto, name: str, default: object = None) -> object:
+    """A node's attribute as a Python value, or `default`."""
+    return next((onnx.helper.get_attribute_value(a) for a in node.attribute if a.name == name), default)
+
+
+def constants(model: ModelProto) -> dict[str, TensorProto]:
+    """Tensors fixed in the file: initializers and the values of Constant nodes."""
+    found = {tensor.name: tensor for tensor in model.graph.initializer}
+    for node in model.graph.node:
+        for a in node.attribute if node.op_type == "Constant" else ():
+            if a.type == AttributeProto.TENSOR:
+                found[node.output[0]] = a.t
+    return found
+
+
+def real_inputs(model: ModelProto) -> list[onnx.ValueInfoProto]:
+    """Graph inputs that a caller must feed: those that are not initializers (IR version 3 lists both)."""
+    fixed = {tensor.name for tensor in model.graph.initializer}
+    return [value for value in model.graph.input if value.name not in fixed]
+
+
+def dimensions(value: onnx.ValueInfoProto) -> list[int | None] | None:
+    """Shape of a tensor value, None for a free dimension; None when the file does not tell or it is no tensor."""
+    kind = value.type
+    if kind.WhichOneof("value") != "tensor_type" or not kind.tensor_type.HasField("shape"):
+        return None
+    return [d.dim_value if d.WhichOneof("value") == "dim_value" else None for d in kind.tensor_type.shape.dim]
+
+
+def parameters(model: ModelProto) -> int:
+    """Numbers stored as weights: floating initializers and constants, quantized weights included.
+
+    Integers of 64 bits (shapes, axes), scales and zero points are not weights and are not counted.
+    """
+    used_as_weight = set(_weight_names(model.graph))
+    return sum(math.prod(t.dims) for name, t in constants(model).items() if name in used_as_weight)
+
+
+_WEIGHT_INPUTS = {
+    "QuantizeLinear": (),
+    "DequantizeLinear": (0,),
+    "QLinearConv": (3, 8),
+    "QLinearMatMul": (3,),
+    "BatchNormalization": (1, 2),  # mean and variance are statistics, as torch's buffers are
+}
+
+
+def _weight_names(graph: GraphProto) -> Iterator[str]:
+    fixed = {t.name: t.data_type for t in graph.initializer}
+    fixed |= {n.output[0]: a.t.data_type for n in graph.node if n.op_type == "Constant" for a in n.attribute if a.HasField("t")}
+    floats = (TensorProto.FLOAT, TensorProto.FLOAT16, TensorProto.BFLOAT16, TensorProto.DOUBLE)
+    quantized = (TensorProto.INT8, TensorProto.UINT8, TensorProto.INT32, TensorProto.INT16, TensorProto.UINT16)
+    for node in graph.node:
+        if node.op_type in _WEIGHT_INPUTS:
+            places = _WEIGHT_INPUTS[node.op_type]
+            yield from (node.input[i] for i in places if i < len(node.input) and fixed.get(node.input[i]) in floats + quantized)
+        else:
+            yield from (name for name in node.input if fixed.get(name) in floats)
+
+
+def macs(model: ModelProto, input_shape: tuple[int, ...] | None = None) -> int | None:
+    """Multiply-accumulates of one inference at batch 1: convolutions and matrix products.
+
+    Args:
+        model: any ONNX model, quantized or not.
+        input_shape: shape of the first input without the batch, where the file leaves it free.
+
+    Returns:
+        The count, or None when shapes cannot be inferred.
+    """
+    shapes = _inferred_shapes(model, input_shape)
+    total = 0
+    for node in model.graph.node:
+        count = _node_macs(node, shapes)
+        if count is None:
+            return None
+        total += count
+    return total
+
+
+def _inferred_shapes(model: ModelProto, input_shape: tuple[int, ...] | None) -> dict[str, list[int | None]]:
+    fixed = ModelProto()
+    fixed.CopyFrom(model)
+    for position, value in enumerate(real_inputs(fixed)):
+        dims = value.type.tensor_type.shape.dim
+        for axis, dim in enumerate(dims):
+            if axis == 0 and len(dims) > 1:
+                dim.dim_value = 1
+            elif position == 0 and input_shape and 0 < axis <= len(input_shape):
+                dim.dim_value = input_shape[axis - 1]
+    del fixed.graph.value_info[:]
+    for value in fixed.graph.output:
+        value.type.tensor_type.ClearField("shape")
+    try:
+        fixed = onnx.shape_inference.infer_shapes(fixed, data_prop=True)
+    except Exception:  # noqa: BLE001 - shape inference of a foreign graph may fail in any way: then shapes are unknown
+        return {}
+    graph = fixed.graph
+    known = {v.name: d for v in (*graph.input, *graph.value_info, *graph.output) if (d := dimensions(v)) is not None}
+    return known | {name: list(t.dims) for name, t in constants(fixed).items()}
+
+
+def _node_macs(node: NodeProto, shapes: dict[str, list[int | None]]) -> int | None:
+    """MACs of one node: output elements times the length of the sum behind each."""
+    weight_at = {"Conv": 1, "ConvTranspose": 1, "Gemm": 1, "MatMul": 1, "QLinearConv": 3, "QLinearMatMul": 3}
+    if node.op_type not in weight_at:
+        return 0
+    out, first = shapes.get(node.output[0]), shapes.get(node.input[0])
+    weight = shapes.get(node.input[weight_at[node.op_type]])
+    if not out or not first or not weight or None in out or None in first or None in weight:
+        return None
+    if node.op_type in ("Conv", "QLinearConv"):
+        return math.prod(out) * math.prod(weight[1:])  # type: ignore[arg-type]
+    if node.op_type == "ConvTranspose":
+        return math.prod(first) * math.prod(weight[1:])  # type: ignore[arg-type]
+    summed = first[0] if node.op_type == "Gemm" and attribute(node, "transA", 0) else first[-1]
+    return math.prod(out) * summed  # type: ignore[arg-type, operator]

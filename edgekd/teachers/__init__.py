@@ -1,0 +1,75 @@
+"""What a teacher is: something that answers images, and says which signals its answers carry.
+
+Access is a property of the teacher's backward pass, never of the method: an objective says what it `needs`, a teacher
+says which `signals` it offers, and `require` turns a mismatch into one clear error before training.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import TYPE_CHECKING, Protocol
+
+from edgekd.errors import BadModel
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from edgekd.teachers.spec import TeacherSpec
+
+
+class Signal(StrEnum):
+    """What an answer may carry."""
+
+    LABELS = "labels"
+    SCORES = "scores"
+    GRADIENT = "gradient"
+    FEATURES = "features"
+    STATISTICS = "statistics"
+
+
+@dataclass(frozen=True)
+class Statistics:
+    """One batch-normalization layer: what a batch showed and what the training data had, each `[channels]`."""
+
+    mean: Tensor
+    variance: Tensor
+    running_mean: Tensor
+    running_variance: Tensor
+
+
+@dataclass(frozen=True)
+class Answer:
+    """A teacher's answer to a batch of N images.
+
+    Attributes:
+        logits: `[N, K]`, differentiable with respect to the images when the teacher offers `GRADIENT`.
+        features: `[N, F]`, the input of the last dense layer, or None.
+        statistics: one entry per batch-normalization layer, in graph order; empty when there is none.
+    """
+
+    logits: Tensor
+    features: Tensor | None = None
+    statistics: tuple[Statistics, ...] = ()
+
+
+class Teacher(Protocol):
+    """Answers images `[N, C, H, W]` in the value range of its spec."""
+
+    spec: TeacherSpec
+    signals: frozenset[Signal]
+
+    def __call__(self, images: Tensor) -> Answer: ...
+
+
+def require(teacher: Teacher, needs: Iterable[Signal], who: str) -> None:
+    """Check, before any training, that a teacher offers every signal an objective needs.
+
+    Raises:
+        BadModel: names what is missing.
+    """
+    missing = sorted(set(needs) - teacher.signals)
+    if missing:
+        offered = ", ".join(sorted(teacher.signals))
+        raise BadModel(f"{who} needs {', '.join(missing)}, this teacher offers only {offered}", where=teacher.spec.path)

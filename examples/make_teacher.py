@@ -1,0 +1,149 @@
+"""Train `examples/teacher.onnx` on Fashion-MNIST and cut `examples/evaluation.npz` out of its test set.
+
+    python examples/make_teacher.py --data ../shared/data/fashion_mnist.npz
+
+Writes three files beside this script: `teacher.onnx` (BatchNormalization nodes kept, normalization of the input inside
+the graph), `teacher.json` (how it was made, test accuracy of the last state) and `evaluation.npz` (2,000 test images).
+The test set is looked at once, after training; nothing is chosen by it.
+"""
+
+from __future__ import annotations
+
+import argparse
+import hashlib
+import json
+import platform
+import time
+from pathlib import Path
+
+import numpy as np
+import onnx
+import onnxruntime
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from edgekd.networks.students import ResNet
+
+HERE = Path(__file__).resolve().parent
+STEM, STAGES = 32, ((64, 1, 2), (128, 1, 2))  # channels, blocks, stride
+
+
+class NormalizedTeacher(nn.Module):
+    """A network behind the normalization it was trained with, so the file takes pixels in [0, 1]."""
+
+    def __init__(self, network: nn.Module, mean: float, std: float) -> None:
+        super().__init__()
+        self.network = network
+        self.register_buffer("mean", torch.tensor(mean))
+        self.register_buffer("std", torch.tensor(std))
+
+    def forward(self, image: Tensor) -> Tensor:
+        return self.network((image - self.mean) / self.std)
+
+
+def augmented(images: Tensor) -> Tensor:
+    """Random horizontal flips and shifts of up to two pixels, one draw per image."""
+    count, _, height, width = images.shape
+    padded = functional.pad(images, (2, 2, 2, 2))
+    rows = torch.randint(0, 5, (count, 1)) + torch.arange(height)
+    columns = torch.randint(0, 5, (count, 1)) + torch.arange(width)
+    columns = torch.where(torch.rand(count, 1) < 0.5, columns, columns.flip(1))
+    return padded[torch.arange(count)[:, None, None], 0, rows[:, :, None], columns[:, None, :]].unsqueeze(1)
+
+
+def train(model: nn.Module, images: Tensor, labels: Tensor, epochs: int, batch: int = 256) -> None:
+    """SGD with Nesterov momentum, one-cycle rate, label smoothing 0.05; the last state is the result."""
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.2, momentum=0.9, nesterov=True, weight_decay=5e-4)
+    steps = epochs * (len(images) // batch)
+    schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, max_lr=0.2, total_steps=steps, pct_start=0.2)
+    model.train()
+    for epoch in range(epochs):
+        started = time.perf_counter()
+        order = torch.randperm(len(images))
+        for index in order.split(batch)[: len(images) // batch]:
+            x = augmented(images[index]).contiguous(memory_format=torch.channels_last)
+            with torch.autocast("cpu", torch.bfloat16):
+                logits = model(x)
+            loss = functional.cross_entropy(logits.float(), labels[index], label_smoothing=0.05)
+            optimizer.zero_grad(set_to_none=True)
+            loss.backward()
+            optimizer.step()
+            schedule.step()
+        print(f"epoch {epoch + 1}/{epochs}  loss {loss.item():.3f}  {time.perf_counter() - started:.1f} s", flush=True)
+
+
+def export(model: nn.Module, path: Path) -> None:
+    """Write ONNX without the exporter's optimizer, which would fold BatchNormalization into the convolutions."""
+    program = torch.onnx.export(
+        model.eval().to(memory_format=torch.contiguous_format),
+        (torch.zeros(2, 1, 28, 28),),
+        input_names=["image"],
+        output_names=["logits"],
+        dynamic_shapes=({0: torch.export.Dim("N", min=1)},),
+        opset_version=18,
+        dynamo=True,
+        optimize=False,
+        verbose=False,
+    )
+    assert program is not None
+    program.save(str(path), external_data=False)
+    proto = onnx.load(path)
+    for node in proto.graph.node:  # the exporter's records of local source files are nobody's business
+        del node.metadata_props[:]
+    onnx.checker.check_model(proto, full_check=True)
+    kept = sum(node.op_type == "BatchNormalization" for node in proto.graph.node)
+    if not kept:
+        raise SystemExit("the exporter folded batch normalization away: use another torch.onnx setting")
+    onnx.save(proto, path)
+
+
+def accuracy(path: Path, images: np.ndarray, labels: np.ndarray) -> float:
+    """Top-1 accuracy in ONNX Runtime, the way a user will run the file."""
+    session = onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])
+    answers = [session.run(["logits"], {"image": part})[0].argmax(1) for part in np.array_split(images, 20)]
+    return float((np.concatenate(answers) == labels).mean())
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--data", type=Path, default=HERE.parent.parent / "shared/data/fashion_mnist.npz")
+    parser.add_argument("--epochs", type=int, default=16)
+    parser.add_argument("--seed", type=int, default=0)
+    arguments = parser.parse_args()
+    torch.manual_seed(arguments.seed)
+
+    with np.load(arguments.data, allow_pickle=False) as data:
+        x_train, y_train = torch.from_numpy(data["x_train"]), torch.from_numpy(data["y_train"]).long()
+        x_test, y_test = data["x_test"], data["y_test"]
+    images = (x_train.float() / 255).unsqueeze(1)
+    model = NormalizedTeacher(ResNet(1, 10, 1.0, STEM, STAGES), float(images.mean()), float(images.std()))
+    model = model.to(memory_format=torch.channels_last)
+    started = time.perf_counter()
+    train(model, images, y_train, arguments.epochs)
+    seconds = time.perf_counter() - started
+
+    path = HERE / "teacher.onnx"
+    export(model, path)
+    pixels = (x_test.astype(np.float32) / np.float32(255))[:, None]
+    keep = np.sort(np.random.default_rng(0).permutation(len(x_test))[:2000])
+    np.savez_compressed(HERE / "evaluation.npz", images=x_test[keep][:, None], labels=y_test[keep].astype(np.int64))
+    record = {
+        "file": path.name,
+        "sha256": hashlib.sha256(path.read_bytes()).hexdigest(),
+        "bytes": path.stat().st_size,
+        "network": f"residual network, stem {STEM}, stages {STAGES}, batch normalization",
+        "parameters": sum(p.numel() for p in model.parameters()),
+        "data": "Fashion-MNIST (Zalando Research, MIT licence), 60,000 training images",
+        "recipe": {"epochs": arguments.epochs, "seed": arguments.seed, "optimizer": "SGD, Nesterov .9, one-cycle to .2"},
+        "test_accuracy": accuracy(path, pixels, y_test),
+        "excerpt_accuracy": accuracy(path, pixels[keep], y_test[keep]),
+        "seconds": round(seconds),
+        "versions": {"python": platform.python_version(), "torch": torch.__version__, "onnx": onnx.__version__},
+    }
+    (HERE / "teacher.json").write_text(json.dumps(record, indent=2) + "\n")
+    print(json.dumps(record, indent=2))
+
+
+if __name__ == "__main__":
+    main()
