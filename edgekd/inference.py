@@ -11,7 +11,7 @@ import numpy as np
 import onnxruntime
 from numpy.typing import NDArray
 
-from edgekd.errors import BadData, CannotLoad
+from edgekd.errors import BadData, BadModel, CannotLoad, EdgekdError
 from edgekd.onnx_file import first_line
 
 Floats = NDArray[np.float32]
@@ -34,26 +34,59 @@ def open_session(path: Path, threads: int = 1) -> onnxruntime.InferenceSession:
 
 
 def logits(path: Path, images: Floats, threads: int = 1) -> Floats:
-    """First output of a model for images `[N, ...]`, in batches; `[N, K]` float32.
+    """First output of a model for images `[N, C, H, W]` or `[N, H, W, C]`, in batches; `[N, K]` float32.
 
-    A model whose batch is fixed is fed batches of that size, the last one padded.
+    The images are transposed to the model's layout when they fit only that way. A model whose batch is fixed is fed
+    batches of that size, the last one padded.
 
     Raises:
         CannotLoad: ONNX Runtime refuses the file.
+        BadModel: it is no classifier of one float32 image.
         BadData: the images do not fit the model's input.
+        EdgekdError: ONNX Runtime fails while running it.
     """
     session = open_session(path, threads)
-    entry, first = session.get_inputs()[0], session.get_outputs()[0].name
-    expected, given = entry.shape[1:], images.shape[1:]
-    if len(expected) != len(given) or any(isinstance(e, int) and e != g for e, g in zip(expected, given, strict=True)):
-        raise BadData(f"images of shape {list(given)} do not fit input {entry.name!r}", where=path, allowed=str(expected))
+    entry, first = _image_input(session, path), session.get_outputs()[0].name
+    images = _arranged(images, entry, path)
     batch = entry.shape[0] if isinstance(entry.shape[0], int) else _BATCH
     answers = []
     for start in range(0, len(images), batch):
         part = images[start : start + batch]
         fed = part if len(part) == batch or not isinstance(entry.shape[0], int) else _padded(part, batch)
-        answers.append(np.asarray(session.run([first], {entry.name: fed})[0], np.float32)[: len(part)])
+        answers.append(_answer(session, first, {entry.name: fed}, path)[: len(part)])
     return np.concatenate(answers)
+
+
+def _image_input(session: onnxruntime.InferenceSession, path: Path) -> onnxruntime.NodeArg:
+    inputs = session.get_inputs()
+    if [entry.type for entry in inputs] != ["tensor(float)"]:
+        found = ", ".join(f"{entry.name}: {entry.type}" for entry in inputs)
+        raise BadModel(f"its inputs are {found}", where=path, allowed="one input of type tensor(float)")
+    return inputs[0]
+
+
+def _arranged(images: Floats, entry: onnxruntime.NodeArg, path: Path) -> Floats:
+    """The images as they are, or channels moved last, or first: the first of these that the input accepts."""
+    orders = ((0, 1, 2, 3), (0, 2, 3, 1), (0, 3, 1, 2)) if images.ndim == 4 else (tuple(range(images.ndim)),)
+    for order in orders:
+        given = [images.shape[axis] for axis in order[1:]]
+        if len(given) == len(entry.shape) - 1 and all(
+            not isinstance(e, int) or e == g for e, g in zip(entry.shape[1:], given, strict=True)
+        ):
+            return np.ascontiguousarray(images.transpose(order))
+    given = list(images.shape[1:])
+    raise BadData(f"images of shape {given} do not fit input {entry.name!r}", where=path, allowed=str(entry.shape[1:]))
+
+
+def _answer(session: onnxruntime.InferenceSession, output: str, feed: dict[str, Floats], path: Path) -> Floats:
+    try:
+        answer = np.asarray(session.run([output], feed)[0])
+    except Exception as error:
+        raise EdgekdError(f"ONNX Runtime fails while running it: {first_line(error)}", where=path) from error
+    if answer.ndim != 2 or answer.dtype.kind != "f":
+        what = f"its first output has shape {list(answer.shape)} and type {answer.dtype}"
+        raise BadModel(what, where=path, allowed="floating scores of shape [N, classes]")
+    return answer.astype(np.float32, copy=False)
 
 
 def _padded(part: Floats, batch: int) -> Floats:
@@ -61,5 +94,11 @@ def _padded(part: Floats, batch: int) -> Floats:
 
 
 def agreement(first: Floats, second: Floats) -> float:
-    """Share of rows `[N, K]` whose arg-max is the same."""
+    """Share of rows `[N, K]` whose arg-max is the same.
+
+    Raises:
+        BadData: not the same number of rows and classes.
+    """
+    if first.shape != second.shape:
+        raise BadData(f"answers of shape {list(first.shape)} and {list(second.shape)} cannot agree")
     return float((first.argmax(1) == second.argmax(1)).mean())

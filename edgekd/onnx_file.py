@@ -5,6 +5,7 @@ It does not run models and does not need torch.
 
 from __future__ import annotations
 
+import gzip
 import hashlib
 import math
 from collections.abc import Iterator
@@ -72,9 +73,56 @@ def sha256(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
+def size(path: Path) -> int:
+    """Bytes of a model on disk, external data included."""
+    return sum(part.stat().st_size for part in _parts(path))
+
+
+def gzip_size(path: Path) -> int:
+    """Bytes of a model compressed as for a download: gzip, level 9, external data included."""
+    return sum(len(gzip.compress(part.read_bytes(), 9, mtime=0)) for part in _parts(path))
+
+
+def _parts(path: Path) -> list[Path]:
+    """The file and those it keeps tensors in; call it for files that `load` has accepted."""
+    model = ModelProto()
+    model.ParseFromString(Path(path).read_bytes())
+    entries = (e for t in model.graph.initializer if t.data_location == TensorProto.EXTERNAL for e in t.external_data)
+    return [
+        Path(path),
+        *(Path(path).parent / name for name in sorted({e.value for e in entries if e.key == "location"})),
+    ]
+
+
 def opset(model: ModelProto) -> int:
     """Version of the default operator set."""
     return next((o.version for o in model.opset_import if o.domain in ("", "ai.onnx")), 0)
+
+
+def metadata(model: ModelProto) -> dict[str, str]:
+    """The file's own key-value notes: who made it, from what."""
+    return {entry.key: entry.value for entry in model.metadata_props}
+
+
+def set_metadata(model: ModelProto, notes: dict[str, str]) -> None:
+    """Replace the key-value notes, in sorted order so that equal models have equal bytes."""
+    del model.metadata_props[:]
+    onnx.helper.set_model_props(model, dict(sorted(notes.items())))
+
+
+def tidy(model: ModelProto) -> None:
+    """Remove in place what no runtime needs: intermediate shapes, unused domains, notes (they name local paths)."""
+    graph = model.graph
+    del graph.value_info[:], model.metadata_props[:]
+    noted = (*graph.node, *graph.initializer, *graph.input, *graph.output, graph)
+    for part in noted:
+        del part.metadata_props[:]
+        part.ClearField("doc_string")
+    model.ClearField("doc_string")
+    used = {node.domain or "" for node in graph.node}
+    kept = [entry for entry in model.opset_import if (entry.domain or "") in used | {""}]
+    del model.opset_import[:]
+    model.opset_import.extend(sorted(kept, key=lambda entry: entry.domain))
 
 
 def attribute(node: NodeProto, name: str, default: object = None) -> object:
@@ -126,13 +174,21 @@ _WEIGHT_INPUTS = {
 
 def _weight_names(graph: GraphProto) -> Iterator[str]:
     fixed = {t.name: t.data_type for t in graph.initializer}
-    fixed |= {n.output[0]: a.t.data_type for n in graph.node if n.op_type == "Constant" for a in n.attribute if a.HasField("t")}
+    fixed |= {
+        n.output[0]: a.t.data_type
+        for n in graph.node
+        if n.op_type == "Constant"
+        for a in n.attribute
+        if a.HasField("t")
+    }
     floats = (TensorProto.FLOAT, TensorProto.FLOAT16, TensorProto.BFLOAT16, TensorProto.DOUBLE)
     quantized = (TensorProto.INT8, TensorProto.UINT8, TensorProto.INT32, TensorProto.INT16, TensorProto.UINT16)
     for node in graph.node:
         if node.op_type in _WEIGHT_INPUTS:
             places = _WEIGHT_INPUTS[node.op_type]
-            yield from (node.input[i] for i in places if i < len(node.input) and fixed.get(node.input[i]) in floats + quantized)
+            yield from (
+                node.input[i] for i in places if i < len(node.input) and fixed.get(node.input[i]) in floats + quantized
+            )
         else:
             yield from (name for name in node.input if fixed.get(name) in floats)
 
@@ -172,7 +228,7 @@ def _inferred_shapes(model: ModelProto, input_shape: tuple[int, ...] | None) -> 
         value.type.tensor_type.ClearField("shape")
     try:
         fixed = onnx.shape_inference.infer_shapes(fixed, data_prop=True)
-    except Exception:  # noqa: BLE001 - shape inference of a foreign graph may fail in any way: then shapes are unknown
+    except Exception:  # shape inference of a foreign graph may fail in any way: then shapes are unknown
         return {}
     graph = fixed.graph
     known = {v.name: d for v in (*graph.input, *graph.value_info, *graph.output) if (d := dimensions(v)) is not None}

@@ -1,0 +1,55 @@
+"""A bench record as a table for a terminal: one column per model, so that three models fit 80 characters."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from edgekd import units
+
+Entry = dict[str, Any]
+
+
+def headers(record: dict[str, Any]) -> list[str]:
+    """The labels of the models, after an empty corner."""
+    return ["", *record["models"]]
+
+
+def rows(record: dict[str, Any]) -> list[list[str]]:
+    """One row per metric under `headers`, from a record of schema `edgekd.bench/1`; what is unknown is a dash."""
+    entries = [entry | {"ratios": _to_teacher(record, label)} for label, entry in record["models"].items()]
+    return [[name, *(write(entry) for entry in entries)] for name, write in _METRICS.items()]
+
+
+def _to_teacher(record: dict[str, Any], label: str) -> dict[str, float | None]:
+    ratios: dict[str, float | None] = record["ratios"].get(f"{label}/teacher", {})
+    return ratios
+
+
+def _known(write: Callable[[float], str], value: float | None) -> str:
+    return write(value) if value is not None else "-"
+
+
+def _p50(entry: Entry) -> str:
+    latency = entry["latency_ms"]
+    ends = latency["p50_interval"]
+    interval = f" [{units.digits(ends[0])}, {units.digits(ends[1])}]" if ends else ""
+    return f"{units.digits(latency['p50'])}{interval} ms"
+
+
+_METRICS: dict[str, Callable[[Entry], str]] = {
+    "size": lambda e: units.write_size(e["bytes"]),
+    "size, gzip": lambda e: units.write_size(e["gzip_bytes"]),
+    "parameters": lambda e: units.write_count(e["parameters"]),
+    "MACs": lambda e: _known(units.write_count, e["macs"]),
+    "p50 [95 %]": _p50,
+    "p90": lambda e: units.write_time(e["latency_ms"]["p90"]),
+    "load": lambda e: units.write_time(e["load_ms"]),
+    "first run": lambda e: units.write_time(e["first_run_ms"]),
+    "peak memory": lambda e: units.write_size(e["memory_bytes"]["peak"]),
+    "of it, for the model": lambda e: units.write_size(e["memory_bytes"]["added"]),
+    "agreement": lambda e: _known(units.write_share, e["agreement"]),
+    "size / teacher": lambda e: _known(units.write_ratio, e["ratios"].get("bytes")),
+    "parameters / teacher": lambda e: _known(units.write_ratio, e["ratios"].get("parameters")),
+    "p50 / teacher": lambda e: _known(units.write_ratio, e["ratios"].get("p50")),
+}

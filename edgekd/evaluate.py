@@ -1,0 +1,185 @@
+"""How right a model is on labelled images: for people who have some, and never part of a distillation.
+
+The record `edgekd.evaluation/1`:
+
+    schema, tool, measured (ISO UTC)
+    model      file, sha256, bytes, classes
+    data       file, sha256, images, low, high
+    accuracy, correct, n, interval (Wilson, 95 %)
+    per_class  list of {class, n, accuracy (null without images)}
+    teacher    null, or {file, sha256, accuracy, agreement}: agreement is the share of images with the same top class
+"""
+
+from __future__ import annotations
+
+import math
+import zlib
+from datetime import UTC, datetime
+from functools import partial
+from pathlib import Path
+from typing import Any
+from zipfile import BadZipFile
+
+import numpy as np
+from numpy.typing import NDArray
+
+import edgekd
+from edgekd import inference, onnx_file
+from edgekd.errors import BadData, BadModel
+from edgekd.run_folder import RunFolder, read_json, write_json
+
+SCHEMA = "edgekd.evaluation/1"
+COLLECTION = "edgekd.evaluations/1"
+Images = NDArray[np.uint8] | NDArray[np.float32]
+Labels = NDArray[np.int64]
+
+_KEYS = "an .npz with images (uint8 or float32, [N, C, H, W], [N, H, W, C] or [N, H, W]) and labels (integers, [N])"
+_CHUNK_BYTES = 2**26
+
+
+def evaluate(
+    model: Path, data: Path, *, teacher: Path | None = None, low: float = 0.0, high: float = 1.0, threads: int = 1
+) -> dict[str, Any]:
+    """Accuracy of a model on labelled images, and its agreement with a teacher.
+
+    Args:
+        model: an ONNX classifier of one float32 image.
+        data: an `.npz` with `images` and `labels`.
+        teacher: another ONNX classifier of the same classes.
+        low, high: where uint8 0 and 255 go in the model's input range; float32 images are fed as they are.
+        threads: of ONNX Runtime.
+
+    Returns:
+        A record of schema `edgekd.evaluation/1`.
+
+    Raises:
+        BadData: the file is damaged, holds pickled objects, or does not fit the model.
+        BadModel: not a classifier, or another number of classes than the teacher.
+        CannotLoad: ONNX Runtime refuses a file.
+    """
+    for path in (model, teacher) if teacher else (model,):
+        onnx_file.load(path)
+    images, labels = read_labelled(data)
+    answer = partial(_answers, images=images, low=low, high=high, threads=threads)
+    answers = answer(model)
+    classes = answers.shape[1]
+    _require_classes(labels, classes, data, model)
+    predicted = answers.argmax(1)
+    correct = int((predicted == labels).sum())
+    return {
+        "schema": SCHEMA,
+        "tool": {"name": "edgekd", "version": edgekd.__version__},
+        "measured": datetime.now(UTC).isoformat(timespec="seconds"),
+        "model": {**_identity(model), "bytes": onnx_file.size(model), "classes": classes},
+        "data": {**_identity(data), "images": len(images), "low": low, "high": high},
+        "accuracy": correct / len(labels),
+        "correct": correct,
+        "n": len(labels),
+        "interval": list(wilson(correct, len(labels))),
+        "per_class": _per_class(predicted, labels, classes),
+        "teacher": _beside(teacher, answer(teacher), answers, labels) if teacher else None,
+    }
+
+
+def read_labelled(path: Path) -> tuple[Images, Labels]:
+    """Images `[N, C, H, W]` or `[N, H, W, C]` (uint8 or finite float32) and labels `[N]`; never unpickles.
+
+    Raises:
+        BadData: says what is wrong with the file.
+    """
+    images, labels = _arrays(Path(path))
+    if images.dtype not in (np.uint8, np.float32):
+        raise BadData(f"images are {images.dtype}", where=path, allowed="uint8 or float32")
+    if images.ndim not in (3, 4):
+        raise BadData(
+            f"images have shape {list(images.shape)}", where=path, allowed="[N, C, H, W], [N, H, W, C] or [N, H, W]"
+        )
+    if labels.dtype.kind not in "iu" or labels.ndim != 1:
+        raise BadData(f"labels are {labels.dtype} of shape {list(labels.shape)}", where=path, allowed="integers [N]")
+    if len(images) != len(labels):
+        raise BadData(f"{len(images)} images but {len(labels)} labels", where=path)
+    if images.size == 0:
+        raise BadData("it holds no images", where=path)
+    if images.dtype == np.float32 and not np.isfinite(images).all():
+        row = int(np.flatnonzero(~np.isfinite(images.reshape(len(images), -1)).all(1))[0])
+        raise BadData(f"image {row} holds NaN or infinity", where=path)
+    return images if images.ndim == 4 else images[:, None], labels
+
+
+def _arrays(path: Path) -> tuple[NDArray[Any], NDArray[Any]]:
+    if not path.is_file():
+        raise BadData("no such file", where=path, allowed=_KEYS)
+    try:
+        with np.load(path, allow_pickle=False) as archive:
+            if not isinstance(archive, np.lib.npyio.NpzFile):
+                raise BadData("a single array", where=path, allowed=_KEYS)
+            missing = [key for key in ("images", "labels") if key not in archive]
+            if missing:
+                found = ", ".join(archive) or "nothing"
+                raise BadData(f"no {' and no '.join(missing)}; it holds {found}", where=path, allowed=_KEYS)
+            return archive["images"], archive["labels"]
+    except (OSError, ValueError, EOFError, BadZipFile, zlib.error, MemoryError) as error:
+        pickled = "pickle" in str(error) or "Object arrays" in str(error)
+        what = "not an .npz, or it holds pickled objects" if pickled else f"not readable: {onnx_file.first_line(error)}"
+        raise BadData(what, where=path, allowed=_KEYS) from error
+
+
+def _require_classes(labels: NDArray[Any], classes: int, data: Path, model: Path) -> None:
+    wrong = np.flatnonzero((labels < 0) | (labels >= classes))
+    if len(wrong):
+        what = f"label {labels[wrong[0]]} of image {wrong[0]} is no class of {Path(model).name}"
+        raise BadData(what, where=data, allowed=f"0 to {classes - 1}")
+
+
+def _answers(model: Path, images: Images, low: float, high: float, threads: int) -> NDArray[np.float32]:
+    """Logits `[N, K]`, a chunk of images at a time: as float32 they would fill four times the file's memory."""
+    chunk = max(1, _CHUNK_BYTES // (4 * images[0].size))
+    parts = (_scaled(images[start : start + chunk], low, high) for start in range(0, len(images), chunk))
+    return np.concatenate([inference.logits(model, part, threads) for part in parts])
+
+
+def _scaled(images: Images, low: float, high: float) -> NDArray[np.float32]:
+    if images.dtype == np.float32:
+        return images.astype(np.float32, copy=False)
+    return (images.astype(np.float32) * np.float32((high - low) / 255) + np.float32(low)).astype(np.float32)
+
+
+def wilson(correct: int, n: int, z: float = 1.959964) -> tuple[float, float]:
+    """Score interval of a proportion (Wilson 1927), 95 % by default; unlike p ± z·s it stays within 0 and 1."""
+    share, weight = correct / n, z * z / n
+    middle = (share + weight / 2) / (1 + weight)
+    reach = z / (1 + weight) * math.sqrt(share * (1 - share) / n + weight / (4 * n))
+    return max(0.0, middle - reach), min(1.0, middle + reach)
+
+
+def _per_class(predicted: NDArray[np.int64], labels: NDArray[Any], classes: int) -> list[dict[str, Any]]:
+    counts = np.bincount(labels.astype(np.int64), minlength=classes)
+    right = np.bincount(labels[predicted == labels].astype(np.int64), minlength=classes)
+    return [
+        {"class": k, "n": int(counts[k]), "accuracy": right[k].item() / counts[k].item() if counts[k] else None}
+        for k in range(classes)
+    ]
+
+
+def _beside(
+    teacher: Path, theirs: NDArray[np.float32], answers: NDArray[np.float32], labels: NDArray[Any]
+) -> dict[str, Any]:
+    if theirs.shape != answers.shape:
+        what = f"the teacher has {theirs.shape[1]} classes, the model {answers.shape[1]}"
+        raise BadModel(what, where=teacher)
+    accuracy = float((theirs.argmax(1) == labels).mean())
+    return {**_identity(teacher), "accuracy": accuracy, "agreement": inference.agreement(answers, theirs)}
+
+
+def _identity(path: Path) -> dict[str, str]:
+    return {"file": Path(path).name, "sha256": onnx_file.sha256(path)}
+
+
+def remember(run: RunFolder, record: dict[str, Any]) -> None:
+    """Keep an evaluation in the run's evaluation.json, beside those of its other models; the gate reads it there.
+
+    The file is `{"schema": "edgekd.evaluations/1", "models": {file name: edgekd.evaluation/1}}`.
+    """
+    kept = read_json(run.evaluation_file) if run.evaluation_file.is_file() else {}
+    models = kept.get("models", {}) if kept.get("schema") == COLLECTION else {}
+    write_json(run.evaluation_file, {"schema": COLLECTION, "models": {**models, record["model"]["file"]: record}})
