@@ -5,13 +5,12 @@ Every record refuses unknown keys, and reports all that is wrong with a file at 
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Any, Literal, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from edgekd import shipped
-from edgekd.errors import BadSetting, UnknownName
+from edgekd.errors import BadSetting
 
 
 class Record(BaseModel):
@@ -54,6 +53,8 @@ class Recipe(Record):
     student_steps: int = Field(ge=1, description="student updates per round")
     share_batch: bool = Field(description="one batch serves both updates, and nothing is replayed (DAFL)")
     bank: int = Field(ge=0, description="generated images kept for replay, with the teacher's answers")
+    prior: int = Field(ge=0, description="procedural images the teacher is asked about before training")
+    prior_share: float = Field(ge=0, lt=1, description="their share of every student batch")
     latent: int = Field(ge=1)
     generator_width: int = Field(ge=1)
     generator_rate: float = Field(gt=0)
@@ -64,6 +65,8 @@ class Recipe(Record):
     def _student_has_a_diet(self) -> Recipe:
         if not self.share_batch and self.bank < self.student_batch:
             raise ValueError("bank must hold at least student_batch images unless share_batch is set")
+        if (self.prior == 0) != (self.prior_share == 0):
+            raise ValueError("prior and prior_share are either both zero or both set")
         return self
 
 
@@ -153,14 +156,20 @@ class CalibrationRecipe(Record):
     name: str = Field(pattern=r"^[a-z0-9][a-z0-9-]*$")
     title: str
     method: Literal["minmax", "percentile", "entropy"]
-    samples: int = Field(default=512, ge=8, le=65536)
-    percentile: float | None = Field(default=None, gt=50, le=100)
-    bins: int | None = Field(default=None, ge=16)
+    samples: int = Field(default=512, ge=1, le=65536, description="how many generator samples to draw")
+    minimum: int = Field(default=8, ge=1, description="fewer samples than this are refused")
+    symmetric: bool = Field(default=False, description="ranges are made symmetric about zero")
+    percentile: float | None = Field(default=None, gt=50, le=100, description="share of values kept, in percent")
+    bins: int | None = Field(default=None, ge=256, le=65536, description="histogram bins over the first samples' range")
 
     @model_validator(mode="after")
-    def _percentile_belongs(self) -> CalibrationRecipe:
+    def _keys_belong(self) -> CalibrationRecipe:
         if (self.percentile is not None) != (self.method == "percentile"):
             raise ValueError("percentile is set for, and only for, method 'percentile'")
+        if (self.bins is not None) != (self.method in ("percentile", "entropy")):
+            raise ValueError("bins is set for, and only for, methods 'percentile' and 'entropy'")
+        if self.samples < self.minimum:
+            raise ValueError("samples must not be below minimum")
         return self
 
 

@@ -10,6 +10,7 @@ The test set is looked at once, after training; nothing is chosen by it.
 from __future__ import annotations
 
 import argparse
+import copy
 import hashlib
 import json
 import platform
@@ -18,8 +19,10 @@ from pathlib import Path
 
 import numpy as np
 import onnx
+import onnx_ir
 import onnxruntime
 import torch
+from onnxscript import optimizer
 from torch import Tensor, nn
 from torch.nn import functional
 
@@ -35,11 +38,11 @@ class NormalizedTeacher(nn.Module):
     def __init__(self, network: nn.Module, mean: float, std: float) -> None:
         super().__init__()
         self.network = network
-        self.register_buffer("mean", torch.tensor(mean))
-        self.register_buffer("std", torch.tensor(std))
+        self.register_buffer("pixel_mean", torch.tensor(mean))
+        self.register_buffer("pixel_std", torch.tensor(std))
 
     def forward(self, image: Tensor) -> Tensor:
-        return self.network((image - self.mean) / self.std)
+        return self.network((image - self.pixel_mean) / self.pixel_std)
 
 
 def augmented(images: Tensor) -> Tensor:
@@ -54,9 +57,9 @@ def augmented(images: Tensor) -> Tensor:
 
 def train(model: nn.Module, images: Tensor, labels: Tensor, epochs: int, batch: int = 256) -> None:
     """SGD with Nesterov momentum, one-cycle rate, label smoothing 0.05; the last state is the result."""
-    optimizer = torch.optim.SGD(model.parameters(), lr=0.2, momentum=0.9, nesterov=True, weight_decay=5e-4)
+    descent = torch.optim.SGD(model.parameters(), lr=0.2, momentum=0.9, nesterov=True, weight_decay=5e-4)
     steps = epochs * (len(images) // batch)
-    schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, max_lr=0.2, total_steps=steps, pct_start=0.2)
+    schedule = torch.optim.lr_scheduler.OneCycleLR(descent, max_lr=0.2, total_steps=steps, pct_start=0.2)
     model.train()
     for epoch in range(epochs):
         started = time.perf_counter()
@@ -66,9 +69,9 @@ def train(model: nn.Module, images: Tensor, labels: Tensor, epochs: int, batch: 
             with torch.autocast("cpu", torch.bfloat16):
                 logits = model(x)
             loss = functional.cross_entropy(logits.float(), labels[index], label_smoothing=0.05)
-            optimizer.zero_grad(set_to_none=True)
+            descent.zero_grad(set_to_none=True)
             loss.backward()
-            optimizer.step()
+            descent.step()
             schedule.step()
         print(f"epoch {epoch + 1}/{epochs}  loss {loss.item():.3f}  {time.perf_counter() - started:.1f} s", flush=True)
 
@@ -76,7 +79,7 @@ def train(model: nn.Module, images: Tensor, labels: Tensor, epochs: int, batch: 
 def export(model: nn.Module, path: Path) -> None:
     """Write ONNX without the exporter's optimizer, which would fold BatchNormalization into the convolutions."""
     program = torch.onnx.export(
-        model.eval().to(memory_format=torch.contiguous_format),
+        copy.deepcopy(model).eval().to(memory_format=torch.contiguous_format),
         (torch.zeros(2, 1, 28, 28),),
         input_names=["image"],
         output_names=["logits"],
@@ -87,10 +90,12 @@ def export(model: nn.Module, path: Path) -> None:
         verbose=False,
     )
     assert program is not None
-    program.save(str(path), external_data=False)
-    proto = onnx.load(path)
-    for node in proto.graph.node:  # the exporter's records of local source files are nobody's business
-        del node.metadata_props[:]
+    folded = onnx_ir.from_proto(program.model_proto)
+    optimizer.fold_constants(folded)
+    optimizer.remove_unused_nodes(folded)
+    proto = onnx_ir.to_proto(folded)
+    for item in (*proto.graph.node, *proto.graph.input, *proto.graph.output, *proto.graph.value_info):
+        del item.metadata_props[:]  # the exporter's records of local source files are nobody's business
     onnx.checker.check_model(proto, full_check=True)
     kept = sum(node.op_type == "BatchNormalization" for node in proto.graph.node)
     if not kept:
@@ -119,6 +124,7 @@ def main() -> None:
     images = (x_train.float() / 255).unsqueeze(1)
     model = NormalizedTeacher(ResNet(1, 10, 1.0, STEM, STAGES), float(images.mean()), float(images.std()))
     model = model.to(memory_format=torch.channels_last)
+    export(model, HERE / "teacher.onnx")  # the exporter may refuse: better now than after training
     started = time.perf_counter()
     train(model, images, y_train, arguments.epochs)
     seconds = time.perf_counter() - started
@@ -135,7 +141,11 @@ def main() -> None:
         "network": f"residual network, stem {STEM}, stages {STAGES}, batch normalization",
         "parameters": sum(p.numel() for p in model.parameters()),
         "data": "Fashion-MNIST (Zalando Research, MIT licence), 60,000 training images",
-        "recipe": {"epochs": arguments.epochs, "seed": arguments.seed, "optimizer": "SGD, Nesterov .9, one-cycle to .2"},
+        "recipe": {
+            "epochs": arguments.epochs,
+            "seed": arguments.seed,
+            "optimizer": "SGD, Nesterov .9, one-cycle to .2",
+        },
         "test_accuracy": accuracy(path, pixels, y_test),
         "excerpt_accuracy": accuracy(path, pixels[keep], y_test[keep]),
         "seconds": round(seconds),

@@ -1,1 +1,176 @@
-"""Students and generators."""
+"""Students and generators: choose one, build one, load one from a run."""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import safetensors.torch
+import torch
+from safetensors import SafetensorError
+from torch import Tensor, nn
+
+from edgekd.errors import BadRun, BadSetting, UnknownName
+from edgekd.networks.generators import Generator
+from edgekd.networks.students import LeNet5, MobileNetV3Small, ResNet
+
+Shape = tuple[int, int, int]
+Factory = Callable[[Shape, int, float], nn.Module]
+QUARTER = 0.25
+"""The share of the teacher's parameters that `--student auto` aims at."""
+
+
+def _stem_stride(shape: Shape) -> int:
+    """Images of 64 pixels and more are halved by the stem, 160 and more quartered: small ones need every pixel."""
+    return 1 if min(shape[1:]) < 64 else 2 if min(shape[1:]) < 160 else 4
+
+
+def _cnn_small(shape: Shape, classes: int, width: float) -> nn.Module:
+    return ResNet(shape[0], classes, width, 32, ((64, 1, 2), (128, 1, 2)), _stem_stride(shape))
+
+
+def _resnet18(shape: Shape, classes: int, width: float) -> nn.Module:
+    stages = ((64, 2, 1), (128, 2, 2), (256, 2, 2), (512, 2, 2))
+    return ResNet(shape[0], classes, width, 64, stages, _stem_stride(shape))
+
+
+def _mobilenet(shape: Shape, classes: int, width: float) -> nn.Module:
+    return MobileNetV3Small(shape[0], classes, width, small_images=min(shape[1:]) < 64)
+
+
+def _lenet5(shape: Shape, classes: int, width: float) -> nn.Module:
+    return LeNet5(shape[0], classes, width)
+
+
+STUDENTS: dict[str, tuple[Factory, float]] = {
+    "lenet5": (_lenet5, 1.0),
+    "lenet5-half": (_lenet5, 0.5),
+    "cnn-small": (_cnn_small, 0.5),
+    "resnet18": (_resnet18, 1.0),
+    "mobilenetv3-small": (_mobilenet, 1.0),
+}
+"""Name to (factory, width when none is given)."""
+
+
+class Standardized(nn.Module):
+    """A student behind its own input standardization, so that it takes the very pixels the teacher takes."""
+
+    def __init__(self, network: nn.Module, mean: Sequence[float], std: Sequence[float]) -> None:
+        super().__init__()
+        self.network = network
+        self.register_buffer("pixel_mean", torch.tensor(list(mean)).reshape(1, -1, 1, 1))
+        self.register_buffer("pixel_scale", 1 / torch.tensor(list(std)).reshape(1, -1, 1, 1))
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Logits `[N, K]` of images `[N, C, H, W]` in the teacher's input range."""
+        logits: Tensor = self.network((images - self.get_buffer("pixel_mean")) * self.get_buffer("pixel_scale"))
+        return logits
+
+
+def parameters(network: nn.Module) -> int:
+    """Trainable numbers of a network."""
+    return sum(p.numel() for p in network.parameters())
+
+
+def choose_student(name: str, width: float | None, shape: Shape, classes: int, teacher: int) -> tuple[str, float]:
+    """Resolve `auto` and a missing width.
+
+    `auto` takes `cnn-small`, or `resnet18` where a quarter of the teacher is more than a million parameters, at the
+    largest width whose parameters are at most a quarter of the teacher's (1 % over is let pass).
+
+    Args:
+        name, width: as the user gave them.
+        shape, classes: the teacher's input and K.
+        teacher: the teacher's parameter count.
+
+    Raises:
+        UnknownName: no student of that name.
+    """
+    if name != "auto":
+        return name, width if width is not None else STUDENTS.get(name, (None, 1.0))[1]
+    goal = QUARTER * teacher * 1.01
+    name = "resnet18" if goal > 1e6 else "cnn-small"
+    if width is not None:
+        return name, width
+    widths = [eighths / 64 for eighths in range(4, 257)]
+    fitting = [w for w in widths if parameters(_on_meta(name, shape, classes, w)) <= goal]
+    return name, max(fitting, default=widths[0])
+
+
+def _on_meta(name: str, shape: Shape, classes: int, width: float) -> nn.Module:
+    with torch.device("meta"):
+        return STUDENTS[name][0](shape, classes, width)
+
+
+def build_student(name: str, width: float, shape: Shape, classes: int) -> nn.Module:
+    """A student with fresh weights: a known name, or `module:factory` called as `factory(shape, classes, width)`.
+
+    Raises:
+        UnknownName: no student of that name.
+        BadSetting: the factory cannot be imported, or does not return a module.
+    """
+    if name in STUDENTS:
+        return STUDENTS[name][0](shape, classes, width)
+    if ":" not in name:
+        raise UnknownName("student", name, ["auto", *STUDENTS, "module:factory"])
+    module, _, attribute = name.partition(":")
+    try:
+        network = getattr(importlib.import_module(module), attribute)(shape, classes, width)
+    except Exception as error:  # the user's own code may raise anything
+        raise BadSetting(f"{type(error).__name__}: {error}", where=f"student {name}") from error
+    if not isinstance(network, nn.Module):
+        raise BadSetting("the factory returned no torch.nn.Module", where=f"student {name}")
+    return network
+
+
+def standardization(teacher: Mapping[str, Any]) -> tuple[list[float], list[float]]:
+    """Mean and deviation per channel: the teacher's own where known, else the middle and a quarter of its range."""
+    low, high, channels = teacher["low"], teacher["high"], teacher["channels"]
+    if teacher["mean"] is not None and teacher["std"] is not None:
+        return list(teacher["mean"]), list(teacher["std"])
+    return [(low + high) / 2] * channels, [(high - low) / 4] * channels
+
+
+def student_of(record: Mapping[str, Any]) -> Standardized:
+    """The student that a run's record describes, with fresh weights."""
+    teacher, student = record["teacher"], record["student"]
+    shape = (teacher["channels"], teacher["height"], teacher["width"])
+    network = build_student(student["name"], student["width"], shape, teacher["classes"])
+    return Standardized(network, *standardization(teacher))
+
+
+def generator_of(record: Mapping[str, Any]) -> Generator:
+    """The generator that a run's record describes, with fresh weights."""
+    teacher, generator = record["teacher"], record["generator"]
+    mean, std = standardization(teacher)
+    shape = (teacher["channels"], teacher["height"], teacher["width"])
+    bounds = {"low": teacher["low"], "high": teacher["high"]}
+    return Generator(generator["latent"], shape, generator["width"], mean=mean, std=std, **bounds)
+
+
+def load_student(record: Mapping[str, Any], weights: Path) -> Standardized:
+    """A run's student with its trained weights, in evaluation mode.
+
+    Raises:
+        BadRun: the weights are missing, damaged or of another network.
+    """
+    student = student_of(record)
+    _load(student, weights)
+    return student
+
+
+def load_generator(record: Mapping[str, Any], weights: Path) -> Generator:
+    """A run's generator with its trained weights, in evaluation mode. Raises as `load_student` does."""
+    generator = generator_of(record)
+    _load(generator, weights)
+    return generator
+
+
+def _load(network: nn.Module, weights: Path) -> None:
+    try:
+        network.load_state_dict(safetensors.torch.load_file(weights))
+    except (OSError, SafetensorError, RuntimeError) as error:
+        raise BadRun("the weights do not fit this run's record", where=weights, hint="distill again") from error
+    network.eval()

@@ -1,31 +1,25 @@
-"""Student architectures, by name and width.
+"""Student architectures: standardized images `[N, C, H, W]` to logits `[N, K]`, each with a width.
 
-Every student maps images `[N, C, H, W]` in the teacher's input range to logits `[N, K]` and standardises its own input
-with fixed constants, so that the exported file takes the very tensor the teacher takes.
-
-It does not hold pretrained weights, and it does not try to be a model zoo: `module:factory` brings any other network.
+It holds no pretrained weights and does not try to be a model zoo: `module:factory` brings any other network.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from functools import partial
-
-import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
 
 def scaled(channels: int, width: float, multiple: int = 1) -> int:
-    """`channels` times `width`, rounded to `multiple`, at least one multiple."""
-    return max(multiple, round(channels * width / multiple) * multiple)
+    """`channels` times `width` to the nearest `multiple`, never more than a tenth less (MobileNet's rounding)."""
+    wanted = channels * width
+    rounded = max(multiple, int(wanted + multiple / 2) // multiple * multiple)
+    return rounded + multiple if rounded < 0.9 * wanted else rounded
 
 
 class LeNet5(nn.Module):
     """LeNet-5 as used by DAFL (lenet.py): convolutions 6-16-120, dense 84, for images of 28 to 40 pixels.
 
-    `width` 0.5 gives LeNet-5-Half (3-8-60, 42). Smaller images than 32 are padded to 32 with their own border value zero,
-    as LeCun et al. (1998) do.
+    `width` 0.5 gives LeNet-5-Half (3-8-60, 42). Images smaller than 32 are padded with zeros (LeCun et al., 1998).
     """
 
     def __init__(self, channels: int, classes: int, width: float = 1.0) -> None:
@@ -34,16 +28,20 @@ class LeNet5(nn.Module):
         self.conv1 = nn.Conv2d(channels, c1, 5)
         self.conv2 = nn.Conv2d(c1, c2, 5)
         self.conv3 = nn.Conv2d(c2, c3, 5)
+        self.pool = nn.AdaptiveAvgPool2d(1)
         self.dense = nn.Linear(c3, hidden)
         self.classifier = nn.Linear(hidden, classes)
 
     def forward(self, images: Tensor) -> Tensor:
         short = max(0, 32 - images.shape[-1]), max(0, 32 - images.shape[-2])
-        images = functional.pad(images, (short[0] // 2, short[0] - short[0] // 2, short[1] // 2, short[1] - short[1] // 2))
+        images = functional.pad(
+            images, (short[0] // 2, short[0] - short[0] // 2, short[1] // 2, short[1] - short[1] // 2)
+        )
         out = functional.max_pool2d(functional.relu(self.conv1(images)), 2)
         out = functional.max_pool2d(functional.relu(self.conv2(out)), 2)
-        out = functional.relu(self.conv3(out)).mean(dim=(2, 3))
-        return self.classifier(functional.relu(self.dense(out)))
+        out = self.pool(functional.relu(self.conv3(out))).flatten(1)
+        logits: Tensor = self.classifier(functional.relu(self.dense(out)))
+        return logits
 
 
 class ResidualBlock(nn.Module):
@@ -65,18 +63,24 @@ class ResidualBlock(nn.Module):
 
 
 class ResNet(nn.Module):
-    """A residual network: 3x3 stem at full resolution, stages of basic blocks, global average, one dense layer.
+    """A residual network: 3x3 stem, stages of basic blocks, global average, one dense layer.
 
     `stages` lists (channels, blocks, stride of the first block). ResNet-18 in its CIFAR form has a stem of 64 channels
     and stages (64, 2, 1), (128, 2, 2), (256, 2, 2), (512, 2, 2).
     """
 
     def __init__(
-        self, channels: int, classes: int, width: float, stem: int, stages: tuple[tuple[int, int, int], ...]
+        self,
+        channels: int,
+        classes: int,
+        width: float,
+        stem: int,
+        stages: tuple[tuple[int, int, int], ...],
+        stem_stride: int = 1,
     ) -> None:
         super().__init__()
         previous = scaled(stem, width)
-        self.stem = nn.Conv2d(channels, previous, 3, 1, 1, bias=False)
+        self.stem = nn.Conv2d(channels, previous, 3, stem_stride, 1, bias=False)
         self.stem_norm = nn.BatchNorm2d(previous)
         layers: list[nn.Module] = []
         for size, blocks, stride in stages:
@@ -84,8 +88,80 @@ class ResNet(nn.Module):
                 layers.append(ResidualBlock(previous, scaled(size, width), stride if block == 0 else 1))
                 previous = scaled(size, width)
         self.blocks = nn.Sequential(*layers)
+        self.pool = nn.AdaptiveAvgPool2d(1)
         self.classifier = nn.Linear(previous, classes)
 
     def forward(self, images: Tensor) -> Tensor:
         out = functional.relu(self.stem_norm(self.stem(images)))
-        return self.classifier(self.blocks(out).mean(dim=(2, 3)))
+        logits: Tensor = self.classifier(self.pool(self.blocks(out)).flatten(1))
+        return logits
+
+
+class SqueezeExcite(nn.Module):
+    """Channel attention (Hu et al., 2018) in the hard-sigmoid form of MobileNetV3."""
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        self.pool = nn.AdaptiveAvgPool2d(1)
+        self.reduce = nn.Conv2d(channels, scaled(channels, 0.25, 8), 1)
+        self.expand = nn.Conv2d(scaled(channels, 0.25, 8), channels, 1)
+
+    def forward(self, images: Tensor) -> Tensor:
+        scale = self.expand(functional.relu(self.reduce(self.pool(images))))
+        return images * functional.hardsigmoid(scale)
+
+
+class InvertedResidual(nn.Module):
+    """Expand, filter depthwise, squeeze and excite, project (Howard et al., 2019, MobileNetV3)."""
+
+    def __init__(
+        self, inputs: int, hidden: int, outputs: int, kernel: int, stride: int, attention: bool, act: type[nn.Module]
+    ) -> None:
+        super().__init__()
+        self.shortcut = stride == 1 and inputs == outputs
+        depthwise = nn.Conv2d(hidden, hidden, kernel, stride, kernel // 2, groups=hidden, bias=False)
+        self.layers = nn.Sequential(
+            *([nn.Conv2d(inputs, hidden, 1, bias=False), nn.BatchNorm2d(hidden), act()] if hidden != inputs else []),
+            *(depthwise, nn.BatchNorm2d(hidden), act()),
+            *([SqueezeExcite(hidden)] if attention else []),
+            *(nn.Conv2d(hidden, outputs, 1, bias=False), nn.BatchNorm2d(outputs)),
+        )
+
+    def forward(self, images: Tensor) -> Tensor:
+        out: Tensor = self.layers(images)
+        return images + out if self.shortcut else out
+
+
+class MobileNetV3Small(nn.Module):
+    """MobileNetV3-Small (Howard et al., 2019, table 2); images under 64 pixels skip the first two halvings."""
+
+    # kernel, expanded, out, squeeze-and-excite, hard-swish, stride
+    BLOCKS = (
+        *((3, 16, 16, True, False, 2), (3, 72, 24, False, False, 2), (3, 88, 24, False, False, 1)),
+        *((5, 96, 40, True, True, 2), (5, 240, 40, True, True, 1), (5, 240, 40, True, True, 1)),
+        *((5, 120, 48, True, True, 1), (5, 144, 48, True, True, 1), (5, 288, 96, True, True, 2)),
+        *((5, 576, 96, True, True, 1), (5, 576, 96, True, True, 1)),
+    )
+
+    def __init__(self, channels: int, classes: int, width: float, small_images: bool) -> None:
+        super().__init__()
+        previous = scaled(16, width, 8)
+        first = 1 if small_images else 2
+        layers: list[nn.Module] = [nn.Conv2d(channels, previous, 3, first, 1, bias=False), nn.BatchNorm2d(previous)]
+        layers.append(nn.Hardswish())
+        for index, (kernel, hidden, out, attention, hard, stride) in enumerate(self.BLOCKS):
+            sizes = scaled(hidden, width, 8), scaled(out, width, 8)
+            act = nn.Hardswish if hard else nn.ReLU
+            layers.append(InvertedResidual(previous, *sizes, kernel, first if index == 0 else stride, attention, act))
+            previous = sizes[1]
+        last = scaled(576, width, 8)
+        layers += [nn.Conv2d(previous, last, 1, bias=False), nn.BatchNorm2d(last), nn.Hardswish()]
+        self.features = nn.Sequential(*layers)
+        self.pool = nn.AdaptiveAvgPool2d(1)
+        self.dense = nn.Linear(last, scaled(1024, width, 8))
+        self.classifier = nn.Linear(scaled(1024, width, 8), classes)
+
+    def forward(self, images: Tensor) -> Tensor:
+        out = self.pool(self.features(images)).flatten(1)
+        logits: Tensor = self.classifier(functional.hardswish(self.dense(out)))
+        return logits

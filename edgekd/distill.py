@@ -1,0 +1,345 @@
+"""Distillation without data: the one loop, from a teacher's ONNX file to a run folder.
+
+It never sees labelled data, and no figure of accuracy decides anything here: the last state is the result.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import platform
+import shutil
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+from datetime import UTC, datetime
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import safetensors.torch
+import torch
+
+from edgekd import __version__, onnx_file
+from edgekd.config import DistillSettings, validated
+from edgekd.errors import BadRun, BadSetting, EdgekdError
+from edgekd.networks import choose_student, generator_of, parameters, student_of
+from edgekd.objectives import find_method
+from edgekd.run_folder import SCHEMA, HeldOut, RunFolder, atomic, write_json
+from edgekd.shipped import read_toml
+from edgekd.synthesis.bank import from_codes
+from edgekd.synthesis.grid import write_grid
+from edgekd.synthesis.losses import class_entropy
+from edgekd.teachers import Teacher, require
+from edgekd.teachers.graph import GraphTeacher
+from edgekd.teachers.spec import TeacherSpec, read_spec
+from edgekd.training import Training
+
+DEFAULT_MINUTES = 4.0
+LOG_SECONDS, CHECKPOINT_SECONDS, GRIDS = 1.0, 30.0, 10
+
+
+@dataclass(frozen=True)
+class Progress:
+    """What a watcher is told now and then.
+
+    Attributes:
+        step: rounds done.
+        fraction: share of the run that is done, 0 to 1.
+        seconds, seconds_left: training time so far, and an estimate of the rest.
+        images_per_second: images the student learned from, over the last interval.
+        losses: mean of every term since the last report.
+        message: a sentence for people, or None.
+    """
+
+    step: int
+    fraction: float
+    seconds: float
+    seconds_left: float
+    images_per_second: float
+    losses: dict[str, float]
+    message: str | None = None
+
+
+Watch = Callable[[Progress], None]
+
+
+def distill(
+    teacher: Path,
+    settings: DistillSettings,
+    run: RunFolder,
+    *,
+    resume: bool = False,
+    overwrite: bool = False,
+    watch: Watch = lambda _: None,
+    checkpoint_seconds: float = CHECKPOINT_SECONDS,
+) -> None:
+    """Distil one ONNX teacher into a student, into a run folder.
+
+    A run of `--steps` is reproducible: killed at any moment and resumed, it ends bitwise where an uninterrupted run on
+    the same machine ends. A run of `--minutes` follows the clock, and so differs from run to run.
+
+    Args:
+        teacher: the ONNX file.
+        settings: what decides the outcome.
+        run: where to write; must not exist, unless resuming or overwriting.
+        resume: go on from the folder's checkpoint; teacher and settings must be those it was started with.
+        overwrite: replace an existing run.
+        watch: told of progress about once a second.
+        checkpoint_seconds: time between checkpoints; the last state is always written.
+
+    Raises:
+        BadModel, BadSetting, BadRun, UnknownName: nothing has been written.
+        EdgekdError: the disk is full, or training diverged; the last checkpoint is kept.
+        KeyboardInterrupt: passed on after a checkpoint was written.
+    """
+    spec = read_spec(
+        *(teacher,),
+        **{name: getattr(settings, name) for name in ("input_shape", "input_range", "mean", "std", "layout")},
+    )
+    if run.path.exists() and not (resume or overwrite):
+        hint = "choose another --out, or go on with --resume, or replace it with --overwrite"
+        raise BadRun("the run folder exists already", where=run.path, hint=hint)
+    if settings.threads:
+        torch.set_num_threads(settings.threads)
+    torch.manual_seed(settings.seed)
+    objective = find_method(settings.method).objective(settings.recipe)
+    source = GraphTeacher(spec)
+    require(source, objective.needs, f"method {settings.method}")
+    record = run.record() if resume else _new_record(source, settings)
+    if resume:
+        _check_same(run, record, spec, settings)
+    training = Training([source], student_of(record), generator_of(record), objective, settings.recipe)
+    if resume:
+        training.restore(run.checkpoint_file)
+        _cut_metrics(run, training.step)
+    else:
+        if overwrite and run.path.exists():
+            _discard(run)
+        training.fill_prior(settings.recipe.prior)
+    with _recorded(run, record, training):
+        _loop(training, settings, run, watch, checkpoint_seconds)
+        _finish(training, run)
+
+
+def _loop(
+    training: Training, settings: DistillSettings, run: RunFolder, watch: Watch, checkpoint_seconds: float
+) -> None:
+    """Generator steps, student steps, log, checkpoint; until the time or the steps are used up."""
+    recipe = settings.recipe
+    clock = _Clock(training, settings)
+    journal = _Journal(training, run, watch)
+    saved = time.monotonic()
+    while (fraction := clock.fraction()) < 1:
+        training.set_rates(fraction)
+        terms: dict[str, float] = {}
+        for _ in range(recipe.generator_steps):
+            images, logits, terms = training.generator_step()
+            fresh = training.keep(images, logits)
+        for _ in range(recipe.student_steps):
+            batch = fresh if recipe.share_batch else training.diet()
+            terms |= training.student_step(*batch)
+        training.step += 1
+        training.seconds = clock.seconds()
+        journal.note(terms, clock.fraction())
+        if time.monotonic() - saved > checkpoint_seconds:
+            _save(training, run)
+            saved = time.monotonic()
+
+
+class _Clock:
+    """Training time, which a resumed run takes up where it was."""
+
+    def __init__(self, training: Training, settings: DistillSettings) -> None:
+        self.training, self.settings = training, settings
+        self.started = time.monotonic() - training.seconds
+
+    def seconds(self) -> float:
+        return time.monotonic() - self.started
+
+    def fraction(self) -> float:
+        if self.settings.steps is not None:
+            return self.training.step / self.settings.steps
+        assert self.settings.minutes is not None
+        return self.seconds() / (60 * self.settings.minutes)
+
+
+class _Journal:
+    """Sums loss terms up; about once a second writes a line to metrics.jsonl and tells the watcher."""
+
+    def __init__(self, training: Training, run: RunFolder, watch: Watch) -> None:
+        self.training, self.run, self.watch = training, run, watch
+        self.sums: dict[str, float] = {}
+        self.rounds, self.images, self.told, self.pictured = 0, training.images_seen, time.monotonic(), 0
+
+    def note(self, terms: Mapping[str, float], fraction: float) -> None:
+        for name, value in terms.items():
+            self.sums[name] = self.sums.get(name, 0.0) + value
+        self.rounds += 1
+        if not np.isfinite(sum(terms.values())):
+            raise EdgekdError(f"the losses are no longer finite at step {self.training.step}: {dict(terms)}")
+        now = time.monotonic()
+        if now - self.told < LOG_SECONDS and fraction < 1:
+            return
+        self._tell(fraction, now - self.told)
+        self.sums, self.rounds, self.images, self.told = {}, 0, self.training.images_seen, now
+        if int(fraction * GRIDS) > self.pictured:
+            self.pictured = int(fraction * GRIDS)
+            kept = self.training.held_out
+            write_grid(self.run.samples / f"step_{self.training.step:06d}.png", *kept.in_order())
+
+    def _tell(self, fraction: float, interval: float) -> None:
+        training = self.training
+        means = {name: total / self.rounds for name, total in self.sums.items()}
+        rate = (training.images_seen - self.images) / max(interval, 1e-9)
+        left = training.seconds * (1 - fraction) / max(fraction, 1e-9) if fraction < 1 else 0.0
+        progress = Progress(training.step, min(fraction, 1.0), training.seconds, left, rate, means)
+        logits = training.held_out.in_order()[1][-256:]
+        balance = class_entropy(logits.argmax(dim=1), logits.shape[1])
+        line = {"step": training.step, "seconds": round(training.seconds, 2), "class_entropy": round(balance, 4)}
+        line |= {name: round(value, 6) for name, value in means.items()}
+        with self.run.metrics_file.open("a", encoding="utf-8") as file:
+            file.write(json.dumps(line) + "\n")
+        self.watch(progress)
+
+
+# ------------------------------------------------------------------------------------------------ what is on disk
+
+
+def _new_record(teacher: GraphTeacher, settings: DistillSettings) -> dict[str, Any]:
+    spec, model = teacher.spec, onnx_file.load(teacher.spec.path)
+    shape = (spec.channels, spec.height, spec.width)
+    count = onnx_file.parameters(model)
+    name, width = choose_student(settings.student, settings.width, shape, spec.classes, count)
+    record: dict[str, Any] = {
+        "schema": SCHEMA,
+        "started": datetime.now(UTC).isoformat(timespec="microseconds"),
+        "finished": None,
+        "state": "running",
+        "tool": {"name": "edgekd", "version": __version__},
+        "teacher": _described(spec) | {"bytes": spec.path.stat().st_size, "parameters": count},
+        "student": {"name": name, "width": width},
+        "generator": {"latent": settings.recipe.latent, "width": settings.recipe.generator_width},
+        "signals": sorted(teacher.signals),
+        "settings": settings.model_dump(mode="json"),
+        "versions": {p: version(p) for p in ("torch", "onnx", "numpy")} | {"python": platform.python_version()},
+        "host": {"system": platform.platform(), "cores": os.cpu_count(), "threads": torch.get_num_threads()},
+        "progress": {"step": 0, "seconds": 0.0, "images": 0},
+    }
+    record["student"]["parameters"] = parameters(student_of(record))
+    record["generator"]["parameters"] = parameters(generator_of(record))
+    return record
+
+
+def _described(spec: TeacherSpec) -> dict[str, Any]:
+    return asdict(spec) | {"path": str(spec.path.resolve())}
+
+
+def _check_same(run: RunFolder, record: Mapping[str, Any], spec: TeacherSpec, settings: DistillSettings) -> None:
+    """Refuse to go on with another teacher or other settings than the run was started with."""
+    if record["teacher"]["sha256"] != spec.sha256:
+        raise BadRun(f"it was started with another teacher ({record['teacher']['path']})", where=run.path)
+    before, now = record["settings"], settings.model_dump(mode="json")
+    different = [f"{key} {before.get(key)} -> {now[key]}" for key in now if before.get(key) != now[key]]
+    if different:
+        hint = "resume with the same settings, or start another run"
+        raise BadRun(f"it was started with other settings ({', '.join(different)})", where=run.path, hint=hint)
+    if record["state"] == "finished":
+        raise BadRun("it is finished already", where=run.path, hint=f"go on with: edgekd export {run.path} --int8")
+
+
+def _discard(run: RunFolder) -> None:
+    """Remove a run that is to be overwritten, and nothing that is not a run."""
+    if not run.record_file.is_file() and any(run.path.iterdir()):
+        raise BadRun("not a run folder: it is left untouched", where=run.path, hint="choose another --out")
+    shutil.rmtree(run.path)
+
+
+def _cut_metrics(run: RunFolder, step: int) -> None:
+    """Drop the lines that a killed run wrote after its last checkpoint."""
+    if not run.metrics_file.is_file():
+        return
+    lines = run.metrics_file.read_text(encoding="utf-8").splitlines()
+    kept = [line for line in lines if line.endswith("}") and json.loads(line)["step"] <= step]
+    with atomic(run.metrics_file) as file:
+        file.write("".join(line + "\n" for line in kept).encode())
+
+
+@contextmanager
+def _recorded(run: RunFolder, record: dict[str, Any], training: Training) -> Iterator[None]:
+    """Keep run.json true: running, then finished or interrupted; an interrupted run is saved first."""
+    write_json(run.record_file, record | {"state": "running"})
+    _save(training, run)
+    try:
+        yield
+    except KeyboardInterrupt:
+        _save(training, run)
+        write_json(run.record_file, record | {"state": "interrupted", "progress": _counted(training)})
+        raise
+    ended = {"state": "finished", "finished": datetime.now(UTC).isoformat(timespec="microseconds")}
+    write_json(run.record_file, record | ended | {"progress": _counted(training)})
+
+
+def _counted(training: Training) -> dict[str, float]:
+    return {"step": training.step, "seconds": round(training.seconds, 2), "images": training.images_seen}
+
+
+def _save(training: Training, run: RunFolder) -> None:
+    """Checkpoint and weights of this moment, so that an interrupted run can be resumed and exported."""
+    training.save(run.checkpoint_file)
+    for network, path in ((training.student, run.student_weights), (training.generator, run.generator_weights)):
+        weights = {name: value.contiguous() for name, value in network.state_dict().items()}
+        with atomic(path) as file:
+            file.write(safetensors.torch.save(weights))
+
+
+def _finish(training: Training, run: RunFolder) -> None:
+    """The last state, and the held-out images with the teachers' answers in full precision."""
+    _save(training, run)
+    codes, _ = training.held_out.in_order()
+    write_grid(run.samples / "final.png", codes, training.held_out.in_order()[1])
+    images = from_codes(codes, training.low, training.high)
+    logits = torch.cat([_asked(training.teachers, part) for part in torch.split(images, 256)])
+    run.write_held_out(HeldOut(codes.numpy(), logits.numpy(), training.low, training.high))
+
+
+@torch.no_grad()
+def _asked(teachers: Sequence[Teacher], images: torch.Tensor) -> torch.Tensor:
+    return torch.stack([teacher(images).logits for teacher in teachers]).mean(dim=0)
+
+
+# ------------------------------------------------------------------------------------------------------ settings
+
+
+def resolve_settings(
+    flags: Mapping[str, Any], config_file: Path | None = None, run: RunFolder | None = None
+) -> DistillSettings:
+    """Settings from, first to last: the command line, a settings file or the run being resumed, the method's recipe.
+
+    Args:
+        flags: what the user set, by `DistillSettings` field; `recipe` may be a partial mapping. None means not set.
+        config_file: a TOML file of the same keys.
+        run: the run that is being resumed.
+
+    Raises:
+        BadSetting, UnknownName: lists all that is wrong.
+    """
+    given = {name: value for name, value in flags.items() if value is not None}
+    stored = run.record()["settings"] if run is not None else {}
+    written = read_toml(config_file) if config_file else {}
+    merged = {**stored, **written, **given}
+    method = find_method(str(merged.setdefault("method", "edgekd")))
+    parts = [source.get("recipe", {}) for source in (stored, written, given)]
+    if not all(isinstance(part, Mapping) for part in parts):
+        raise BadSetting("recipe must be a table of weights and sizes", where=config_file)
+    base = {} if stored else method.recipe.model_dump()
+    merged["recipe"] = {**base, **{key: value for part in parts for key, value in part.items()}}
+    if "steps" in given and "minutes" not in given:
+        merged["minutes"] = None
+    if "minutes" in given and "steps" not in given:
+        merged["steps"] = None
+    if merged.get("minutes") is None and merged.get("steps") is None:
+        merged["minutes"] = DEFAULT_MINUTES
+    return validated(DistillSettings, merged, config_file or "settings")

@@ -1,0 +1,69 @@
+"""The generator: latent vectors in, images in the teacher's own value range out.
+
+It does not look at any data. What it knows of the images is the teacher's normalization, where that is known.
+"""
+
+from __future__ import annotations
+
+import itertools
+import math
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+
+class Generator(nn.Module):
+    """DAFL's generator (Chen et al., 2019, section 3.1; its code has the layers), for any image size.
+
+    Dense layer to `2 * width` maps of about 7x7, then nearest-neighbour doublings and 3x3 convolutions up to the
+    image's size, tanh, and batch normalization without parameters. That last layer gives each channel mean 0 and
+    deviation 1 over a batch, which DAFL's teachers expect as input; here it is mapped on to `mean` and `std` and cut
+    to [low, high], so that it also suits teachers that normalize inside their graph.
+
+    Args:
+        latent: length z of the latent vectors.
+        shape: channels, height, width of an image.
+        width: maps before the last convolution; the published generator has 64.
+        mean, std: per channel, in the units of [low, high].
+        low, high: the range of the teacher's input.
+    """
+
+    def __init__(
+        self,
+        latent: int,
+        shape: tuple[int, int, int],
+        width: int,
+        *,
+        mean: Sequence[float],
+        std: Sequence[float],
+        low: float,
+        high: float,
+    ) -> None:
+        super().__init__()
+        channels, *size = shape
+        doublings = max(2, round(math.log2(min(size) / 8)))
+        self.latent, self.low, self.high = latent, low, high
+        self.sizes = [tuple(math.ceil(side / 2**step) for side in size) for step in range(doublings, -1, -1)]
+        widths = [2 * width] * doublings + [width]
+        self.dense = nn.Linear(latent, widths[0] * math.prod(self.sizes[0]))
+        # 0.8 is what the authors' code passes as eps; the paper does not tell, and it matters for training.
+        self.first_norm = nn.BatchNorm2d(widths[0])
+        self.convolutions = nn.ModuleList(nn.Conv2d(a, b, 3, 1, 1) for a, b in itertools.pairwise(widths))
+        self.norms = nn.ModuleList(nn.BatchNorm2d(b, eps=0.8) for b in widths[1:])
+        self.to_image = nn.Conv2d(widths[-1], channels, 3, 1, 1)
+        self.standardize = nn.BatchNorm2d(channels, affine=False)
+        self.register_buffer("mean", torch.tensor(list(mean)).reshape(1, -1, 1, 1))
+        self.register_buffer("std", torch.tensor(list(std)).reshape(1, -1, 1, 1))
+
+    def forward(self, latent: Tensor) -> Tensor:
+        """Images `[N, C, H, W]` for latent vectors `[N, z]`."""
+        out = self.dense(latent).unflatten(1, (-1, *self.sizes[0]))
+        out = self.first_norm(out.contiguous(memory_format=torch.channels_last))
+        for convolution, norm, size in zip(self.convolutions, self.norms, self.sizes[1:], strict=True):
+            out = functional.interpolate(out, size=size, mode="nearest")
+            out = functional.leaky_relu(norm(convolution(out)), 0.2)
+        out = self.standardize(torch.tanh(self.to_image(out)).float())
+        images: Tensor = self.get_buffer("mean") + self.get_buffer("std") * out
+        return images.clamp(self.low, self.high)

@@ -1,0 +1,63 @@
+"""DAFL (Chen et al., ICCV 2019), and the terms that make it stable: statistics, an adversary, soft labels at T > 1.
+
+Each weight is set in the recipe; the published method is the one whose added weights are zero.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+import torch
+from torch import Tensor
+
+from edgekd.config import Recipe
+from edgekd.synthesis import losses
+from edgekd.teachers import Answer, Signal
+
+Terms = dict[str, Tensor]
+
+
+class Dafl:
+    """One student that imitates its teachers' mean; one generator that looks for what the teachers recognise.
+
+    Attributes:
+        needs: signals without which the recipe makes no sense.
+        watches_student: whether the generator's terms read the student's logits.
+    """
+
+    def __init__(self, recipe: Recipe) -> None:
+        self.recipe = recipe
+        self.needs = frozenset({Signal.GRADIENT} | ({Signal.FEATURES} if recipe.activation else set()))
+        self.watches_student = recipe.adversary > 0
+
+    def generator_terms(self, answers: Sequence[Answer], student: Tensor | None) -> Terms:
+        """Weighted terms for the generator: each the mean over teachers.
+
+        Args:
+            answers: one per teacher, with gradients to the generated images.
+            student: the student's logits `[N, K]` for the same images, or None when nothing reads them.
+        """
+        weighted: dict[str, tuple[float, Callable[[Answer], Tensor]]] = {
+            "one_hot": (self.recipe.one_hot, lambda a: losses.one_hot(a.logits)),
+            "activation": (self.recipe.activation, lambda a: losses.activation(_features(a))),
+            "entropy": (self.recipe.entropy, lambda a: losses.entropy(a.logits)),
+            "statistics": (self.recipe.statistics, lambda a: losses.statistics(a.statistics)),
+        }
+        if student is not None:
+            weighted["adversary"] = (self.recipe.adversary, lambda a: losses.disagreement(student, a.logits))
+        if not all(answer.statistics for answer in answers):
+            del weighted["statistics"]
+        return {
+            name: weight * torch.stack([term(answer) for answer in answers]).mean()
+            for name, (weight, term) in weighted.items()
+            if weight
+        }
+
+    def student_terms(self, student: Tensor, teacher: Tensor) -> Terms:
+        """Weighted terms for the student: `[N, K]` logits of its own and of its teachers' mean."""
+        return {"soft_labels": losses.soft_labels(student, teacher, self.recipe.temperature)}
+
+
+def _features(answer: Answer) -> Tensor:
+    assert answer.features is not None, "needs was checked before training"
+    return answer.features

@@ -1,0 +1,73 @@
+"""The generator's loss terms, each a plain function of what teacher and student answered, each citing its equation.
+
+All return a scalar to be minimised. N images, K classes.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+from edgekd.teachers import Statistics
+
+
+def one_hot(logits: Tensor) -> Tensor:
+    """L_oh of DAFL (eq. 2): cross-entropy of `[N, K]` logits to their own arg-max."""
+    return functional.cross_entropy(logits, logits.argmax(dim=1))
+
+
+def activation(features: Tensor) -> Tensor:
+    """L_a of DAFL (eq. 3): minus the mean absolute feature of `[N, F]`.
+
+    The paper writes an L1 norm per image; the authors' code, and so the published weight, takes the mean over N and F.
+    """
+    return -features.abs().mean()
+
+
+def entropy(logits: Tensor) -> Tensor:
+    """L_ie of DAFL (eq. 4): minus the entropy of the mean output, base 10 as in the authors' code, best -log10 K."""
+    mean = logits.softmax(dim=1).mean(dim=0)
+    return (mean * mean.clamp_min(1e-12).log10()).sum()
+
+
+def statistics(layers: Sequence[Statistics]) -> Tensor:
+    """Distance between batch and running statistics (DeepInversion, eq. 4), summed over batch-normalization layers.
+
+    ||mean - running mean||_2 + ||variance - running variance||_2 per layer, as NAYER and CDFKD-MFS compute it.
+    """
+    terms = [
+        torch.linalg.vector_norm(layer.mean - layer.running_mean)
+        + torch.linalg.vector_norm(layer.variance - layer.running_variance)
+        for layer in layers
+    ]
+    return torch.stack(terms).sum()
+
+
+def disagreement(student: Tensor, teacher: Tensor) -> Tensor:
+    """Minus the mean absolute difference of `[N, K]` logits (DFAD, Fang et al. 2019, eq. 3), each row centred.
+
+    Centring leaves the softmax as it is and keeps a common offset from counting as disagreement.
+    """
+    return -(centred(student) - centred(teacher)).abs().mean()
+
+
+def centred(logits: Tensor) -> Tensor:
+    """Logits `[N, K]` minus their mean per row: what log-probabilities determine."""
+    return logits - logits.mean(dim=1, keepdim=True)
+
+
+def soft_labels(student: Tensor, teacher: Tensor, temperature: float) -> Tensor:
+    """Kullback-Leibler divergence at temperature T, times T^2 (Hinton et al., 2015), mean over N."""
+    target = functional.log_softmax(teacher / temperature, dim=1)
+    given = functional.log_softmax(student / temperature, dim=1)
+    return functional.kl_div(given, target, reduction="batchmean", log_target=True) * temperature**2
+
+
+def class_entropy(labels: Tensor, classes: int) -> float:
+    """Entropy of the histogram of `[N]` labels over K classes, as a share of log K: 1 is balanced, 0 one class."""
+    share = torch.bincount(labels, minlength=classes).double() / len(labels)
+    return float(-(share * share.clamp_min(1e-12).log()).sum() / math.log(classes))

@@ -1,0 +1,70 @@
+"""A teacher whose ONNX graph runs as a differentiable torch module.
+
+It answers logits, features and batch-normalization statistics, with exact gradients to the images. It never trains.
+"""
+
+from __future__ import annotations
+
+import onnx
+import torch
+from onnx import ModelProto, numpy_helper
+from torch import Tensor, nn
+
+from edgekd.onnx_file import constants, load
+from edgekd.onnx_import import import_onnx
+from edgekd.teachers import Answer, Signal, Statistics
+from edgekd.teachers.spec import TeacherSpec
+
+
+class GraphTeacher(nn.Module):
+    """The `gradient` access level.
+
+    Args:
+        spec: what `read_spec` found in the file.
+
+    Raises:
+        BadModel: operators the importer does not know, all of them named.
+    """
+
+    running: list[tuple[Tensor, Tensor]]
+
+    def __init__(self, spec: TeacherSpec) -> None:
+        super().__init__()
+        self.spec = spec
+        model = load(spec.path)
+        nodes = _normalization_nodes(model, spec)
+        features = [spec.features_name] if spec.features_name else []
+        self.module = import_onnx(model, [spec.logits_name, *features, *(node.input[0] for node in nodes)])
+        self.module.to(memory_format=torch.channels_last)
+        fixed = constants(model)
+        for index, node in enumerate(nodes):
+            for name, place in (("mean", 3), ("variance", 4)):
+                value = numpy_helper.to_array(fixed[node.input[place]])
+                self.register_buffer(f"running_{name}_{index}", torch.tensor(value, dtype=torch.float32))
+        self.signals = frozenset({Signal.LABELS, Signal.SCORES, Signal.GRADIENT})
+        self.signals |= {Signal.FEATURES} if features else set()
+        self.signals |= {Signal.STATISTICS} if nodes else set()
+
+    def forward(self, images: Tensor) -> Answer:
+        """Answer images `[N, C, H, W]` in the value range of the spec."""
+        fed = images.permute(0, 2, 3, 1) if self.spec.layout == "NHWC" else images
+        logits, *others = self.module(fed)
+        features = others.pop(0).flatten(1) if self.spec.features_name else None
+        layers = tuple(self._statistics(index, tensor) for index, tensor in enumerate(others))
+        return Answer(logits.float().flatten(1), features, layers)
+
+    def _statistics(self, index: int, inputs: Tensor) -> Statistics:
+        dims = [axis for axis in range(inputs.dim()) if axis != 1]
+        variance, mean = torch.var_mean(inputs.float(), dim=dims, correction=0)
+        running_mean, running_variance = (
+            self.get_buffer(f"running_mean_{index}"),
+            self.get_buffer(f"running_variance_{index}"),
+        )
+        return Statistics(mean, variance, running_mean, running_variance)
+
+
+def _normalization_nodes(model: ModelProto, spec: TeacherSpec) -> list[onnx.NodeProto]:
+    """The BatchNormalization nodes whose statistics are stored in the file, in graph order."""
+    wanted, fixed = set(spec.statistics_points), constants(model)
+    nodes = (n for n in model.graph.node if n.op_type == "BatchNormalization" and (n.name or n.output[0]) in wanted)
+    return [node for node in nodes if node.input[3] in fixed and node.input[4] in fixed]

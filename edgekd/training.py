@@ -1,0 +1,175 @@
+"""What changes while a student is distilled: networks, optimisers, banks, counters. All a checkpoint holds.
+
+It knows how to take one generator step and one student step. When to take them is the loop's business, in `distill`.
+"""
+
+from __future__ import annotations
+
+import math
+import pickle
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from edgekd.config import Recipe
+from edgekd.errors import BadRun
+from edgekd.networks.generators import Generator
+from edgekd.objectives import Objective
+from edgekd.run_folder import atomic
+from edgekd.synthesis import priors
+from edgekd.synthesis.bank import Bank, RoundToCodes
+from edgekd.teachers import Answer, Teacher
+
+HELD_OUT = 1024
+"""Generated images set aside from training, the newest ones."""
+
+
+def bfloat16_is_fast() -> bool:
+    """Whether this CPU multiplies bfloat16 in hardware; else autocast would only cost precision."""
+    capabilities = torch.cpu.get_capabilities()
+    return bool(capabilities.get("avx512_bf16") or capabilities.get("amx_bf16"))
+
+
+class Training:
+    """One distillation in progress.
+
+    Args:
+        teachers: one or more; the student imitates the mean of their logits.
+        student: images to logits.
+        generator: latent vectors to images.
+        objective: the losses.
+        recipe: sizes, rates and weights.
+    """
+
+    def __init__(
+        self,
+        teachers: Sequence[Teacher],
+        student: nn.Module,
+        generator: Generator,
+        objective: Objective,
+        recipe: Recipe,
+    ) -> None:
+        spec = teachers[0].spec
+        self.teachers, self.objective, self.recipe = teachers, objective, recipe
+        self.student = student.train().to(memory_format=torch.channels_last)
+        self.generator = generator.train().to(memory_format=torch.channels_last)
+        self.generator_optimizer = torch.optim.Adam(generator.parameters(), recipe.generator_rate, betas=(0.5, 0.999))
+        self.student_optimizer = torch.optim.Adam(student.parameters(), recipe.student_rate)
+        shape = (spec.channels, spec.height, spec.width)
+        self.low, self.high = spec.low, spec.high
+        self.bank = Bank(recipe.bank, shape, spec.classes, spec.low, spec.high)
+        self.prior = Bank(recipe.prior, shape, spec.classes, spec.low, spec.high)
+        self.held_out = Bank(HELD_OUT, shape, spec.classes, spec.low, spec.high)
+        self.step, self.seconds, self.images_seen = 0, 0.0, 0
+        self.autocast = torch.autocast("cpu", torch.bfloat16, enabled=bfloat16_is_fast())
+
+    def fill_prior(self, count: int) -> None:
+        """Ask the teachers about `count` more procedural images."""
+        images = priors.draw(count, tuple(self.prior.codes.shape[1:]), self.low, self.high)  # type: ignore[arg-type]
+        images = RoundToCodes.apply(images, self.low, self.high)
+        with torch.no_grad(), self.autocast:
+            self.prior.add(images, _mean_logits([teacher(_ready(images)) for teacher in self.teachers]))
+
+    def generator_step(self) -> tuple[Tensor, Tensor, dict[str, float]]:
+        """One update of the generator.
+
+        Returns:
+            The images `[N, C, H, W]` it made before the update, the teachers' mean logits `[N, K]`, and the loss terms.
+        """
+        with self.autocast:
+            images = self.generator(torch.randn(self.recipe.generator_batch, self.recipe.latent))
+            images = _ready(RoundToCodes.apply(images, self.low, self.high))
+            answers = [teacher(images) for teacher in self.teachers]
+            student = self.student(images).float() if self.objective.watches_student else None
+        terms = self.objective.generator_terms(answers, student)
+        parameters = list(self.generator.parameters())
+        # Only the generator's gradients are asked for: a plain backward would compute the student's, to no use.
+        for parameter, gradient in zip(parameters, torch.autograd.grad(_total(terms), parameters), strict=True):
+            parameter.grad = gradient
+        self.generator_optimizer.step()
+        return images.detach(), _mean_logits(answers).detach(), _values(terms)
+
+    def student_step(self, images: Tensor, logits: Tensor) -> dict[str, float]:
+        """One update of the student on images `[N, C, H, W]` and the teachers' logits `[N, K]`; the loss terms."""
+        with self.autocast:
+            answer = self.student(_ready(images))
+        terms = self.objective.student_terms(answer.float(), logits)
+        self.student_optimizer.zero_grad(set_to_none=True)
+        torch.autograd.backward([_total(terms)])
+        self.student_optimizer.step()
+        self.images_seen += len(images)
+        return _values(terms)
+
+    def keep(self, images: Tensor, logits: Tensor) -> tuple[Tensor, Tensor]:
+        """Set one image in 32 aside for good, put the others into the bank; returns the others."""
+        aside = max(1, len(images) // 32)
+        self.held_out.add(images[:aside], logits[:aside])
+        if self.recipe.bank:
+            self.bank.add(images[aside:], logits[aside:])
+        return images[aside:], logits[aside:]
+
+    def diet(self) -> tuple[Tensor, Tensor]:
+        """A student batch out of the bank and the procedural images, with the teachers' stored answers."""
+        from_prior = round(self.recipe.student_batch * self.recipe.prior_share)
+        images, logits = self.bank.draw(self.recipe.student_batch - from_prior)
+        if not from_prior:
+            return images, logits
+        more, their = self.prior.draw(from_prior)
+        return torch.cat([images, more]), torch.cat([logits, their])
+
+    def set_rates(self, fraction: float) -> None:
+        """Learning rates at a fraction of the run: a half cosine to zero, or constant."""
+        factor = (1 + math.cos(math.pi * min(fraction, 1.0))) / 2 if self.recipe.anneal else 1.0
+        for optimizer, rate in (
+            (self.generator_optimizer, self.recipe.generator_rate),
+            (self.student_optimizer, self.recipe.student_rate),
+        ):
+            for group in optimizer.param_groups:
+                group["lr"] = rate * factor
+
+    def save(self, path: Path) -> None:
+        """Write the whole state, atomically."""
+        parts = {name: getattr(self, name).state_dict() for name in _PARTS}
+        counters = {name: getattr(self, name) for name in _COUNTERS}
+        with atomic(path) as file:
+            torch.save({"parts": parts, "counters": counters, "random": torch.get_rng_state()}, file)
+
+    def restore(self, path: Path) -> None:
+        """Take up the state of an earlier `save`.
+
+        Raises:
+            BadRun: the file is missing, damaged or of another network.
+        """
+        try:
+            state: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
+            for name in _PARTS:
+                getattr(self, name).load_state_dict(state["parts"][name])
+            for name in _COUNTERS:
+                setattr(self, name, state["counters"][name])
+            torch.set_rng_state(state["random"])
+        except (OSError, RuntimeError, ValueError, KeyError, EOFError, TypeError, pickle.UnpicklingError) as error:
+            hint = "start afresh with --overwrite"
+            raise BadRun("the checkpoint is damaged or does not fit this run", where=path, hint=hint) from error
+
+
+_PARTS = ("student", "generator", "student_optimizer", "generator_optimizer", "bank", "prior", "held_out")
+_COUNTERS = ("step", "seconds", "images_seen")
+
+
+def _ready(images: Tensor) -> Tensor:
+    return images.contiguous(memory_format=torch.channels_last)
+
+
+def _mean_logits(answers: Sequence[Answer]) -> Tensor:
+    return torch.stack([answer.logits for answer in answers]).mean(dim=0)
+
+
+def _total(terms: dict[str, Tensor]) -> Tensor:
+    return torch.stack(list(terms.values())).sum()
+
+
+def _values(terms: dict[str, Tensor]) -> dict[str, float]:
+    return {name: float(term.detach()) for name, term in terms.items()}

@@ -1,0 +1,74 @@
+"""Students and generators: sizes as published, any image size, one clear error for a bad name."""
+
+import pytest
+import torch
+
+from edgekd import networks
+from edgekd.errors import BadSetting, UnknownName
+from edgekd.networks.generators import Generator
+
+
+@pytest.mark.parametrize(("name", "expected"), [("lenet5", 61_706), ("lenet5-half", 15_738)])
+def test_lenet_has_the_published_parameter_count(name, expected):
+    factory, width = networks.STUDENTS[name]
+    assert networks.parameters(factory((1, 32, 32), 10, width)) == expected
+
+
+def test_resnet18_is_the_cifar_form():
+    factory, width = networks.STUDENTS["resnet18"]
+    assert networks.parameters(factory((3, 32, 32), 10, width)) == 11_173_962
+
+
+def test_mobilenet_has_the_published_size():
+    """2.54 M parameters with 1,000 classes (torchvision's mobilenet_v3_small, which counts 2,542,856)."""
+    factory, width = networks.STUDENTS["mobilenetv3-small"]
+    assert networks.parameters(factory((3, 224, 224), 1000, width)) == 2_542_856
+
+
+@pytest.mark.parametrize("name", networks.STUDENTS)
+@pytest.mark.parametrize("shape", [(1, 28, 28), (3, 32, 32), (3, 64, 48)])
+def test_every_student_takes_every_image_size(name, shape):
+    factory, _ = networks.STUDENTS[name]
+    assert factory(shape, 7, 0.25).eval()(torch.zeros(2, *shape)).shape == (2, 7)
+
+
+@pytest.mark.parametrize("teacher", [62_000, 289_514, 21_000_000])
+def test_auto_takes_about_a_quarter_of_the_teacher(teacher):
+    name, width = networks.choose_student("auto", None, (3, 32, 32), 10, teacher)
+    size = networks.parameters(networks.build_student(name, width, (3, 32, 32), 10))
+    assert 0.22 * teacher < size <= 0.27 * teacher
+
+
+def test_an_unknown_student_lists_the_known_ones():
+    with pytest.raises(UnknownName, match="did you mean cnn-small"):
+        networks.build_student("cnn-smal", 1.0, (1, 28, 28), 10)
+
+
+def own_network(shape, classes, width):
+    return torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(shape[0] * shape[1] * shape[2], classes))
+
+
+def test_a_factory_of_one_s_own(monkeypatch):
+    monkeypatch.setitem(__import__("sys").modules, "own", __import__("sys").modules[__name__])
+    assert networks.build_student("own:own_network", 1.0, (1, 4, 4), 3)(torch.zeros(2, 1, 4, 4)).shape == (2, 3)
+    with pytest.raises(BadSetting, match="has no attribute 'other'"):
+        networks.build_student("own:other", 1.0, (1, 4, 4), 3)
+
+
+@pytest.mark.parametrize("shape", [(1, 28, 28), (3, 32, 32), (3, 50, 37), (3, 128, 128)])
+def test_generated_images_have_the_shape_and_stay_in_range(shape):
+    generator = Generator(16, shape, 8, mean=[0.3] * shape[0], std=[0.4] * shape[0], low=0.0, high=1.0)
+    images = generator(torch.randn(32, 16))
+    assert images.shape == (32, *shape)
+    assert images.min() >= 0.0
+    assert images.max() <= 1.0
+    assert images.mean().item() == pytest.approx(0.3, abs=0.1)  # the cut at 0 lifts the mean a little
+
+
+def test_the_published_generator_for_mnist():
+    """Dense 100 -> 8192, convolutions 128-128-64-1, their norms (DAFL-train.py, 32x32, z = 100)."""
+    generator = Generator(100, (1, 32, 32), 64, mean=[0.0], std=[1.0], low=-3.0, high=3.0)
+    expected = (
+        100 * 8192 + 8192 + 2 * 128 + (128 * 128 * 9 + 128) + 2 * 128 + (128 * 64 * 9 + 64) + 2 * 64 + (64 * 9 + 1)
+    )
+    assert networks.parameters(generator) == expected

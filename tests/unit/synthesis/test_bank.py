@@ -1,0 +1,42 @@
+"""The replay bank: what goes in comes out, the oldest goes first."""
+
+import torch
+
+from edgekd.synthesis.bank import Bank, RoundToCodes, from_codes, to_codes
+
+
+def test_codes_are_a_fixed_point_of_decoding_and_encoding():
+    codes = torch.arange(256, dtype=torch.uint8)
+    assert torch.equal(to_codes(from_codes(codes, -2.5, 7.0), -2.5, 7.0), codes)
+
+
+def test_rounding_lets_the_gradient_through():
+    images = torch.rand(3, 4, requires_grad=True)
+    rounded = RoundToCodes.apply(images, 0.0, 1.0)
+    (rounded * 2).sum().backward()
+    assert torch.equal(images.grad, torch.full((3, 4), 2.0))
+    assert torch.equal(from_codes(to_codes(rounded.detach(), 0.0, 1.0), 0.0, 1.0), rounded.detach())
+
+
+def numbered(*values: int) -> tuple[torch.Tensor, torch.Tensor]:
+    column = torch.tensor(values, dtype=torch.float32)
+    return (column / 255).view(-1, 1, 1, 1), column.view(-1, 1)
+
+
+def test_the_ring_forgets_the_oldest():
+    bank = Bank(4, (1, 1, 1), 1, 0.0, 1.0)
+    bank.add(*numbered(1, 2, 3))
+    bank.add(*numbered(4, 5))
+    codes, logits = bank.in_order()
+    assert codes.flatten().tolist() == logits.flatten().tolist() == [2, 3, 4, 5]
+    images, answers = bank.draw(64)
+    assert torch.equal((images.flatten() * 255).round(), answers.flatten())
+
+
+def test_a_restored_bank_goes_on_as_the_old_one():
+    bank, other = Bank(4, (1, 1, 1), 1, 0.0, 1.0), Bank(4, (1, 1, 1), 1, 0.0, 1.0)
+    bank.add(*numbered(1, 2, 3, 4, 5, 6))
+    other.load_state_dict(bank.state_dict())
+    for each in (bank, other):
+        each.add(*numbered(7))
+    assert bank.in_order()[0].flatten().tolist() == other.in_order()[0].flatten().tolist() == [4, 5, 6, 7]
