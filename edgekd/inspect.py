@@ -1,0 +1,190 @@
+"""What an ONNX file is, and what it would be as a teacher: facts for a person to read before distilling it.
+
+A file that cannot be a teacher is no error here: `problems` says why. It does not run the network, beyond letting ONNX
+Runtime load it.
+"""
+
+from __future__ import annotations
+
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Literal
+
+from onnx import ModelProto, TensorProto, ValueInfoProto
+
+from edgekd import onnx_file
+from edgekd.config import Record
+from edgekd.errors import BadModel, CannotLoad, EdgekdError
+from edgekd.inference import open_session
+from edgekd.teachers.spec import Layout, TeacherSpec, read_spec
+from edgekd.teachers.wiring import Ending, Wiring
+
+SCHEMA = "edgekd.inspection/1"
+KEEP_STATISTICS = "export again with BatchNormalization nodes kept: torch.onnx.export(..., dynamo=True, optimize=False)"
+
+
+class TensorFacts(Record):
+    """One input or output: `shape` has a name or null for a free dimension, and is null where the file is silent."""
+
+    name: str
+    type: str
+    shape: list[int | str | None] | None
+
+
+class StatisticsFacts(Record):
+    """Whether the running statistics of batch normalization can still be read from the graph."""
+
+    layers: int
+    survive: bool
+    note: str
+
+
+class Access(Record):
+    """One level of access to the teacher: possible or not (null: unknown here), and why."""
+
+    possible: bool | None
+    why: str
+
+
+class TeacherFacts(Record):
+    """What `read_spec` found; of a field X, `sources[X]` is "graph", "flag" or "default"."""
+
+    classes: int
+    layout: Layout
+    channels: int
+    height: int
+    width: int
+    batch: int | None
+    ending: Ending
+    range: tuple[float, float]
+    mean: tuple[float, ...] | None
+    std: tuple[float, ...] | None
+    sources: dict[str, str]
+
+
+class Inspection(Record):
+    """Everything `edgekd inspect` shows; its JSON is of schema edgekd.inspection/1. `teacher` is null when the file cannot be one, and `problems` says why."""
+
+    file: str
+    sha256: str
+    bytes: int
+    producer: str
+    opset: int
+    ir_version: int
+    parameters: int
+    macs: int | None
+    inputs: list[TensorFacts]
+    outputs: list[TensorFacts]
+    endings: dict[str, Ending]
+    statistics: StatisticsFacts
+    teacher: TeacherFacts | None
+    access: dict[Literal["gradient", "scores", "labels"], Access]
+    problems: list[str]
+
+
+def inspect_model(path: Path, *, input_shape: tuple[int, int, int] | None = None) -> Inspection:
+    """Look at an ONNX file.
+
+    Args:
+        path: any ONNX model.
+        input_shape: channels, height, width, where the file leaves them free.
+
+    Raises:
+        BadModel: not a valid ONNX file.
+    """
+    path = Path(path)
+    model = onnx_file.load(path)
+    spec, problem = _spec(path, input_shape)
+    wiring = Wiring(model)
+    return Inspection(
+        file=str(path),
+        sha256=onnx_file.sha256(path),
+        bytes=path.stat().st_size,
+        producer=f"{model.producer_name} {model.producer_version}".strip(),
+        opset=onnx_file.opset(model),
+        ir_version=model.ir_version,
+        parameters=onnx_file.parameters(model),
+        macs=onnx_file.macs(model, _image_shape(spec)),
+        inputs=[_tensor(value) for value in onnx_file.real_inputs(model)],
+        outputs=[_tensor(value) for value in model.graph.output],
+        endings={value.name: wiring.ending(value.name)[0] for value in model.graph.output},
+        statistics=_statistics(model, wiring),
+        teacher=_facts(spec) if spec else None,
+        access=_access(path, model, problem),
+        problems=[problem] if problem else [],
+    )
+
+
+def _spec(path: Path, input_shape: tuple[int, int, int] | None) -> tuple[TeacherSpec | None, str]:
+    try:
+        return read_spec(path, input_shape=input_shape), ""
+    except EdgekdError as error:
+        return None, str(error).removeprefix(f"{path}: ")
+
+
+def _facts(spec: TeacherSpec) -> TeacherFacts:
+    same = ("classes", "layout", "channels", "height", "width", "batch", "ending", "mean", "std", "sources")
+    return TeacherFacts(range=(spec.low, spec.high), **{name: getattr(spec, name) for name in same})
+
+
+def _image_shape(spec: TeacherSpec | None) -> tuple[int, ...] | None:
+    if spec is None:
+        return None
+    image = (spec.channels, spec.height, spec.width)
+    return image if spec.layout == "NCHW" else (*image[1:], image[0])
+
+
+def _tensor(value: ValueInfoProto) -> TensorFacts:
+    kind = value.type.WhichOneof("value")
+    if kind != "tensor_type":
+        return TensorFacts(name=value.name, type=(kind or "unknown").removesuffix("_type"), shape=None)
+    tensor = value.type.tensor_type
+    dims = [d.dim_value if d.HasField("dim_value") else d.dim_param or None for d in tensor.shape.dim]
+    name = TensorProto.DataType.Name(tensor.elem_type).lower().replace("double", "float64")
+    return TensorFacts(
+        name=value.name, type="float32" if name == "float" else name, shape=dims if tensor.HasField("shape") else None
+    )
+
+
+def _statistics(model: ModelProto, wiring: Wiring) -> StatisticsFacts:
+    layers = [node for node in model.graph.node if node.op_type == "BatchNormalization"]
+    kept = sum(all(wiring.is_fixed(name) for name in node.input[3:5]) for node in layers)
+    if kept:
+        return StatisticsFacts(layers=len(layers), survive=True, note=f"{kept} layers keep them")
+    convolutions = [node for node in model.graph.node if node.op_type == "Conv"]
+    if any(len(node.input) == 3 and node.input[2] for node in convolutions):
+        note = f"folded into the convolutions, or never there; {KEEP_STATISTICS}"
+    else:
+        note = "the network has no batch normalization"
+    return StatisticsFacts(layers=len(layers), survive=False, note=note)
+
+
+def _access(path: Path, model: ModelProto, problem: str) -> dict[Literal["gradient", "scores", "labels"], Access]:
+    if problem:
+        refused = Access(possible=False, why=problem)
+        return {"gradient": refused, "scores": refused, "labels": refused}
+    answers = _answers(path)
+    return {"gradient": _gradient(model), "scores": answers, "labels": answers}
+
+
+def _answers(path: Path) -> Access:
+    try:
+        open_session(path)
+    except CannotLoad as error:
+        return Access(possible=False, why=str(error).removeprefix(f"{path}: "))
+    return Access(possible=True, why="ONNX Runtime loads it")
+
+
+def _gradient(model: ModelProto) -> Access:
+    if find_spec("torch") is None:
+        return Access(possible=None, why="unknown without torch: pip install 'edgekd[distill]'")
+    from edgekd.onnx_import import unsupported  # noqa: PLC0415 - it imports torch, which inspecting must not need
+
+    try:
+        missing = unsupported(model)
+    except BadModel as error:
+        return Access(possible=False, why=str(error))
+    if missing:
+        listed = ", ".join(f"{operator} ({node})" for operator, node in missing)
+        return Access(possible=False, why=f"operators not supported: {listed}")
+    return Access(possible=True, why="every operator has a gradient in torch")
