@@ -63,7 +63,10 @@ class TeacherFacts(Record):
 
 
 class Inspection(Record):
-    """Everything `edgekd inspect` shows; its JSON is of schema edgekd.inspection/1. `teacher` is null when the file cannot be one, and `problems` says why."""
+    """Everything `edgekd inspect` shows, of schema `edgekd.inspection/1`.
+
+    `teacher` is null when the file cannot be one, and `problems` says why.
+    """
 
     file: str
     sha256: str
