@@ -183,3 +183,31 @@ def remember(run: RunFolder, record: dict[str, Any]) -> None:
     kept = read_json(run.evaluation_file) if run.evaluation_file.is_file() else {}
     models = kept.get("models", {}) if kept.get("schema") == COLLECTION else {}
     write_json(run.evaluation_file, {"schema": COLLECTION, "models": {**models, record["model"]["file"]: record}})
+
+
+def evaluate_run(
+    run: RunFolder, data: Path, *, teacher: Path | None = None, only: Path | None = None
+) -> dict[str, dict[str, Any]]:
+    """Evaluate a run's students, beside its teacher where that can be found, and remember the records in the run.
+
+    Args:
+        run: exported.
+        data: see `evaluate`.
+        teacher: where the teacher's file is now, if it is not where run.json says.
+        only: evaluate this file of the run alone.
+
+    Returns:
+        Records of schema `edgekd.evaluation/1` by file name.
+
+    Raises:
+        BadRun: not exported yet, or `teacher` is another one.
+        BadData, BadModel, CannotLoad: see `evaluate`.
+    """
+    told, files = run.record()["teacher"], run.models(teacher)
+    known = files.pop("teacher", None)
+    bounds = {"low": float(told["low"]), "high": float(told["high"])}
+    chosen = [only] if only is not None else list(files.values())
+    records = [evaluate(file, data, teacher=known, **bounds) for file in chosen]
+    for record in records:
+        remember(run, record)
+    return {record["model"]["file"]: record for record in records}

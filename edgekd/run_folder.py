@@ -13,6 +13,7 @@ It needs neither torch nor ONNX.
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import tempfile
@@ -50,7 +51,9 @@ def atomic(path: Path) -> Iterator[IO[bytes]]:
         temporary.chmod(0o644)
         temporary.replace(path)
     except OSError as error:
-        raise EdgekdError(f"cannot be written: {error.strerror or error}", where=path, hint="free some space") from error
+        raise EdgekdError(
+            f"cannot be written: {error.strerror or error}", where=path, hint="free some space"
+        ) from error
     finally:
         if temporary is not None:
             temporary.unlink(missing_ok=True)
@@ -158,6 +161,32 @@ class RunFolder:
         if not path.is_file():
             raise BadRun(f"{path.name} is missing", where=self.path, hint=f"run first: edgekd {command} {self.path}")
         return path
+
+    def models(self, teacher: Path | None = None) -> dict[str, Path]:
+        """The files to compare, by label: "teacher", "student" and "student.int8".
+
+        The teacher is left out when it is no longer where run.json says, or has changed since, and `teacher` does not
+        say where it is now; the INT8 student when it was not exported.
+
+        Raises:
+            BadRun: not exported yet, or `teacher` is not the one this run was distilled from.
+        """
+        record = self.record().get("teacher", {})
+        found = Path(teacher or record.get("path", ""))
+        same = found.is_file() and _sha256(found) == record.get("sha256")
+        if teacher is not None and not same:
+            raise BadRun(
+                f"it was not distilled from {teacher}", where=self.path, hint=f"its teacher was {record.get('path')}"
+            )
+        self.require(self.student_onnx, "export")
+        files = {"teacher": found} if same else {}
+        files |= {"student": self.student_onnx, "student.int8": self.student_int8_onnx}
+        return {label: file for label, file in files.items() if file.is_file()}
+
+
+def _sha256(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def latest(runs: Path = RUNS) -> RunFolder:
