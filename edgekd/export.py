@@ -1,0 +1,214 @@
+"""A finished run to files a device can use: student and generator as ONNX, checked against torch, then INT8.
+
+Torch is needed only where a float model is missing or older than its weights: on a device or in a CI job that got the
+`.onnx` files, `export --int8` works without it. It does not measure time: `edgekd.bench` does.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from edgekd import __version__, onnx_file
+from edgekd.config import CalibrationRecipe, Target
+from edgekd.errors import BadRun, CannotLoad
+from edgekd.inference import agreement, logits
+from edgekd.quantize import generator_samples, quantize
+from edgekd.run_folder import RunFolder, atomic, read_json, write_json
+
+if TYPE_CHECKING:
+    from edgekd.tracing import Port, Traced
+
+SCHEMA = "edgekd.export/1"
+_EXAMPLES = 2048  # how many held-out images the check of the student against torch looks at, at most
+_LATENTS = 256  # how many images the check of the generator looks at
+
+
+def export(
+    run: RunFolder, *, int8: bool, target: Target, recipe: CalibrationRecipe, samples: int | None = None
+) -> dict[str, Any]:
+    """Write `student.onnx`, `generator.onnx`, with `int8` also `student.int8.onnx`, and `export.json`.
+
+    A float file that is up to date is kept: it carries the sha256 of the weights it was made from.
+
+    Args:
+        run: of which distill wrote at least one checkpoint.
+        int8: quantize the student for the target.
+        target: opset, IR version and INT8 flavour.
+        recipe: how activation ranges are found.
+        samples: calibrate on that many generated images instead of the recipe's number.
+
+    Returns:
+        The record of schema edgekd.export/1, as written to `export.json`. Its `warnings` are for the user.
+
+    Raises:
+        BadRun: not distilled yet, or damaged.
+        CannotLoad: a float file must be written, and torch is not installed.
+        EdgekdError: an ONNX file answers otherwise than torch, or quantization failed. The file is not written then.
+    """
+    record = run.record()
+    warnings = _unfinished(run, record)
+    files, told = _float_models(run, record, target)
+    warnings += told
+    quantized: dict[str, Any] | None = None
+    if int8:
+        quantized = _int8(run, record, target, recipe, recipe.samples if samples is None else samples)
+        files["student_int8"] = {key: quantized.pop(key) for key in ("path", "sha256", "bytes")}
+    else:
+        warnings += _without_stale_int8(run)
+    result = {
+        "schema": SCHEMA,
+        "tool": {"name": "edgekd", "version": __version__},
+        "target": target.name,
+        "files": files,
+        "quantization": quantized,
+        "agreement": _agreements(run, record, int8) if run.held_out_file.is_file() else None,
+        "warnings": warnings,
+    }
+    write_json(run.export_file, result)
+    return result
+
+
+def _unfinished(run: RunFolder, record: dict[str, Any]) -> list[str]:
+    """Refuse a run without weights; warn of one that could still learn."""
+    resume = f"edgekd distill {record['teacher']['path']} --out {run.path} --resume"
+    for weights in (run.student_weights, run.generator_weights):
+        if not weights.is_file():
+            raise BadRun(f"not distilled yet: {weights.name} is missing", where=run.path, hint=f"run first: {resume}")
+    if record["state"] == "finished":
+        return []
+    return [
+        f"the run is {record['state']}, not finished: these are its last checkpoint's weights; go on with: {resume}"
+    ]
+
+
+# ------------------------------------------------------------------------------------------------ float models
+
+
+def _float_models(run: RunFolder, record: dict[str, Any], target: Target) -> tuple[dict[str, Any], list[str]]:
+    """The file records of generator and student; writes those that are missing or out of date, both or neither."""
+    notes = {"student": _notes(run.student_weights, record), "generator": _notes(run.generator_weights, record)}
+    paths = {"student": run.student_onnx, "generator": run.generator_onnx}
+    stale = [kind for kind in paths if not _up_to_date(paths[kind], notes[kind], target)]
+    traced = _traced(run, record, target, stale) if stale else {}
+    for kind, one in traced.items():
+        onnx_file.set_metadata(one.model, notes[kind] | {"edgekd.simplifier": one.simplifier or "none"})
+        with atomic(paths[kind]) as file:
+            file.write(one.model.SerializeToString(deterministic=True))
+    files = {kind: _file_record(run, kind, paths[kind], traced.get(kind)) for kind in paths}
+    return files, [one.warning for one in traced.values() if one.warning]
+
+
+def _notes(weights: Path, record: dict[str, Any]) -> dict[str, str]:
+    """Provenance of a float model."""
+    return {
+        "edgekd.version": __version__,
+        "edgekd.weights.sha256": onnx_file.sha256(weights),
+        "edgekd.teacher.sha256": record["teacher"]["sha256"],
+        "edgekd.student": f"{record['student']['name']} width {record['student']['width']:g}",
+        "edgekd.seed": str(record["settings"]["seed"]),
+    }
+
+
+def _up_to_date(path: Path, notes: dict[str, str], target: Target) -> bool:
+    """Whether a float file was made from these weights and is within the target's limits."""
+    if not path.is_file():
+        return False
+    model = onnx_file.load(path)
+    same = onnx_file.metadata(model).get("edgekd.weights.sha256") == notes["edgekd.weights.sha256"]
+    return same and onnx_file.opset(model) <= target.model.opset and model.ir_version <= target.model.ir_version
+
+
+def _traced(run: RunFolder, record: dict[str, Any], target: Target, kinds: list[str]) -> dict[str, Traced]:
+    """Export from torch what `kinds` names, checked but not written."""
+    if importlib.util.find_spec("torch") is None:
+        files = " and ".join(f"{kind}.onnx" for kind in kinds)
+        what = f"{files} must be written from the weights, which needs edgekd[distill]"
+        raise CannotLoad(what, where=run.path, hint="pip install 'edgekd[distill]'")
+    from edgekd import networks  # noqa: PLC0415 - torch is imported only here
+    from edgekd.tracing import answers, trace  # noqa: PLC0415
+
+    student = networks.load_student(record, run.student_weights)
+    generator = networks.load_generator(record, run.generator_weights)
+    seed = record["settings"]["seed"]
+    latents = np.random.default_rng(seed).standard_normal((_LATENTS, generator.latent), dtype=np.float32)
+    # An interrupted run may lack the held-out set: new images of its generator serve the comparison with torch as well.
+    images = run.held_out().images()[:_EXAMPLES] if run.held_out_file.is_file() else answers(generator, latents)
+    ports = _ports(record)
+    sources = {"student": (student, images), "generator": (generator, latents)}
+    return {kind: trace(sources[kind][0], ports[kind], target.model, sources[kind][1]) for kind in kinds}
+
+
+def _ports(record: dict[str, Any]) -> dict[str, Port]:
+    from edgekd.tracing import Port  # noqa: PLC0415 - imports torch
+
+    teacher = record["teacher"]
+    shape = (teacher["channels"], teacher["height"], teacher["width"])
+    last = teacher["layout"] == "NHWC"
+    return {
+        "student": Port(teacher["input_name"], "logits", shape, channels_last=last, classes=True),
+        "generator": Port("latent", "image", (record["generator"]["latent"],)),
+    }
+
+
+def _file_record(run: RunFolder, kind: str, path: Path, traced: Traced | None) -> dict[str, Any]:
+    """Name, digest and size of a float file, and how it compared with torch when it was written."""
+    known: dict[str, Any] = {"path": path.name, "sha256": onnx_file.sha256(path), "bytes": path.stat().st_size}
+    if traced is not None:
+        return known | {"simplifier": traced.simplifier, "check": traced.check}
+    earlier = read_json(run.export_file) if run.export_file.is_file() else {}
+    before = earlier.get("files", {}).get(kind, {})
+    same = before.get("sha256") == known["sha256"]
+    return known | {key: before.get(key) if same else None for key in ("simplifier", "check")}
+
+
+# ------------------------------------------------------------------------------------------------------- INT8
+
+
+def _int8(
+    run: RunFolder, record: dict[str, Any], target: Target, recipe: CalibrationRecipe, count: int
+) -> dict[str, Any]:
+    images = generator_samples(run.generator_onnx, count, record["settings"]["seed"])
+    return quantize(
+        run.student_onnx,
+        run.student_int8_onnx,
+        _as_fed(images, record),
+        quantization=target.quantization,
+        recipe=recipe,
+        metadata={"edgekd.target": target.name},
+    )
+
+
+def _as_fed(images: NDArray[np.float32], record: dict[str, Any]) -> NDArray[np.float32]:
+    """Images `[N, C, H, W]` in the layout the student's file takes, which is its teacher's."""
+    return np.ascontiguousarray(images.transpose(0, 2, 3, 1)) if record["teacher"]["layout"] == "NHWC" else images
+
+
+def _without_stale_int8(run: RunFolder) -> list[str]:
+    """Remove an INT8 file made from another float student, so that no later stage measures it."""
+    path = run.student_int8_onnx
+    if not path.is_file():
+        return []
+    made_from = onnx_file.metadata(onnx_file.load(path)).get("edgekd.float.sha256")
+    if made_from == onnx_file.sha256(run.student_onnx):
+        return []
+    path.unlink()
+    again = f"edgekd export {run.path} --int8"
+    return [f"{path.name} was made from an older student and is removed; make it again with: {again}"]
+
+
+def _agreements(run: RunFolder, record: dict[str, Any], int8: bool) -> dict[str, Any]:
+    """Shares of held-out images on which two models choose the same class."""
+    held = run.held_out()
+    images = _as_fed(held.images(), record)
+    student = logits(run.student_onnx, images)
+    found = {"images": len(images), "student_teacher": agreement(student, held.logits)}
+    if int8:
+        quantized = logits(run.student_int8_onnx, images)
+        found["student_int8_teacher"] = agreement(quantized, held.logits)
+        found["student_int8_student"] = agreement(quantized, student)
+    return found

@@ -1,0 +1,214 @@
+"""A torch module to an ONNX model: traced, simplified, and checked against torch in ONNX Runtime.
+
+The only torch code that `edgekd.export` needs, imported by it only when a float model has to be written. It does not
+quantize, and it writes no file.
+"""
+
+from __future__ import annotations
+
+import importlib.metadata
+import subprocess
+import sys
+import tempfile
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+import torch
+from numpy.typing import NDArray
+from onnx import ModelProto
+from torch import Tensor, nn
+
+from edgekd import __version__, onnx_file
+from edgekd.config import ModelLimits
+from edgekd.errors import EdgekdError
+from edgekd.inference import agreement, open_session
+from edgekd.quiet import quiet
+
+SIMPLIFIER = (sys.executable, "-m", "onnxsim")
+"""Command that takes an ONNX file and writes a simpler one. A process of its own, because it can crash and hang."""
+SIMPLIFIER_SECONDS = 120.0
+_BATCH = 256
+_TOLERANCE = 1e-3  # largest difference, as a share of the largest number torch answers
+_LEAST_AGREEMENT = 0.999
+
+
+@dataclass(frozen=True)
+class Port:
+    """The one input and the one output of a model to be written.
+
+    Attributes:
+        entry, leaving: their names.
+        shape: of one example as torch takes it.
+        channels_last: whether the file takes `[N, H, W, C]` where torch takes `[N, C, H, W]`.
+        classes: whether the output is logits, whose arg-max must not change either.
+    """
+
+    entry: str
+    leaving: str
+    shape: tuple[int, ...]
+    channels_last: bool = False
+    classes: bool = False
+
+
+@dataclass(frozen=True)
+class Traced:
+    """A model as it may be written.
+
+    Attributes:
+        model: without notes.
+        simplifier: `onnxsim` and its version, or None when it went unsimplified.
+        check: `images`, `max_abs`, `scale` and, for logits, `agreement`: ONNX Runtime against torch.
+        warning: what the user should know, or "".
+    """
+
+    model: ModelProto
+    simplifier: str | None
+    check: dict[str, Any]
+    warning: str
+
+
+class _ChannelsLast(nn.Module):
+    """Takes `[N, H, W, C]` for a network that takes `[N, C, H, W]`."""
+
+    def __init__(self, network: nn.Module) -> None:
+        super().__init__()
+        self.network = network
+
+    def forward(self, images: Tensor) -> Tensor:
+        out: Tensor = self.network(images.permute(0, 3, 1, 2))
+        return out
+
+
+def trace(network: nn.Module, port: Port, limits: ModelLimits, examples: NDArray[np.float32]) -> Traced:
+    """Export a network in evaluation mode, within a target's limits, and prove the result on examples.
+
+    Args:
+        network: takes and returns one tensor.
+        port: names and shapes.
+        limits: opset and highest IR version of the target.
+        examples: float32 `[N, *port.shape]` to compare ONNX Runtime with torch on.
+
+    Raises:
+        EdgekdError: the exporter failed, or its result is above the opset, or answers otherwise than torch does.
+    """
+    network = network.eval()
+    model = _exported(_ChannelsLast(network) if port.channels_last else network, port, limits)
+    simpler, warning = simplified(model)
+    expected = answers(network, examples)
+    fed = np.ascontiguousarray(examples.transpose(0, 2, 3, 1)) if port.channels_last else examples
+    if simpler is not None:
+        _finish(simpler, limits)
+        _pool_globally(simpler)
+        try:
+            check = compared(simpler, port, fed, expected)
+            return Traced(simpler, f"onnxsim {importlib.metadata.version('onnxsim')}", check, "")
+        except EdgekdError as error:
+            warning = f"went on unsimplified, what onnxsim wrote is wrong ({error})"
+    return Traced(model, None, compared(model, port, fed, expected), f"{port.leaving} model: {warning}")
+
+
+def _exported(network: nn.Module, port: Port, limits: ModelLimits) -> ModelProto:
+    shape = (port.shape[1], port.shape[2], port.shape[0]) if port.channels_last else port.shape
+    try:
+        with quiet(), torch.no_grad():
+            program = torch.onnx.export(
+                network,
+                (torch.zeros(2, *shape),),  # a batch of one would be taken for a constant
+                dynamo=True,
+                opset_version=limits.opset,
+                input_names=[port.entry],
+                output_names=[port.leaving],
+                dynamic_shapes=({0: torch.export.Dim("batch")},),
+                external_data=False,
+                verbose=False,
+            )
+    except Exception as error:
+        raise EdgekdError(
+            f"torch cannot export it: {onnx_file.first_line(error)}", where=f"{port.leaving} model"
+        ) from error
+    assert program is not None
+    model: ModelProto = program.model_proto
+    _finish(model, limits)
+    if onnx_file.opset(model) > limits.opset:
+        what = f"torch exports it with opset {onnx_file.opset(model)}, the target takes {limits.opset}"
+        raise EdgekdError(what, where=f"{port.leaving} model", hint="choose a target with a higher opset")
+    return model
+
+
+def _finish(model: ModelProto, limits: ModelLimits) -> None:
+    onnx_file.tidy(model)
+    model.ir_version = min(model.ir_version, limits.ir_version)
+    model.producer_name, model.producer_version = "edgekd", __version__
+
+
+def _pool_globally(model: ModelProto) -> None:
+    """Write a mean over height and width as GlobalAveragePool, in place.
+
+    The exporter writes ReduceMean for torch's adaptive pooling to 1x1. Only the pooling has an INT8 kernel: 2 % of a small
+    ResNet's time, and no float island in the graph.
+    """
+    fixed = onnx_file.constants(model)
+    for node in model.graph.node:
+        if node.op_type != "ReduceMean" or len(node.input) != 2 or onnx_file.attribute(node, "keepdims", 1) != 1:
+            continue
+        axes = fixed.get(node.input[1])
+        # Negative axes count from the end; edgekd's students pool maps `[N, C, H, W]` only.
+        if axes is not None and sorted(onnx.numpy_helper.to_array(axes).tolist()) == [-2, -1]:
+            node.op_type = "GlobalAveragePool"
+            del node.input[1:], node.attribute[:]
+    used = {name for node in model.graph.node for name in node.input}
+    kept = [tensor for tensor in model.graph.initializer if tensor.name in used]
+    del model.graph.initializer[:]
+    model.graph.initializer.extend(kept)
+
+
+def simplified(model: ModelProto) -> tuple[ModelProto | None, str]:
+    """What onnxsim makes of a model, or None and the reason why not."""
+    with tempfile.TemporaryDirectory(prefix="edgekd-simplify-") as folder:
+        before, after = Path(folder) / "before.onnx", Path(folder) / "after.onnx"
+        onnx.save(model, before)
+        command = [*SIMPLIFIER, str(before), str(after)]
+        try:
+            done = subprocess.run(command, capture_output=True, text=True, timeout=SIMPLIFIER_SECONDS, check=False)  # noqa: S603
+            if done.returncode == 0:
+                return onnx_file.load(after), ""
+            said = (done.stderr.strip().splitlines() or [""])[-1]
+            reason = f"onnxsim ended with {done.returncode}{': ' + said if said else ''}"
+        except subprocess.TimeoutExpired:
+            reason = f"onnxsim did not end within {SIMPLIFIER_SECONDS:.0f} s"
+        except (OSError, EdgekdError) as error:
+            reason = f"onnxsim: {error}"
+    return None, f"went on unsimplified, {reason}"
+
+
+@torch.no_grad()
+def answers(network: nn.Module, examples: NDArray[np.float32]) -> NDArray[np.float32]:
+    """What a network says to float32 `[N, ...]`, in batches and without gradients."""
+    parts = (torch.from_numpy(examples[start : start + _BATCH]) for start in range(0, len(examples), _BATCH))
+    return torch.cat([network(part) for part in parts]).numpy()
+
+
+def compared(model: ModelProto, port: Port, fed: NDArray[np.float32], expected: NDArray[np.float32]) -> dict[str, Any]:
+    """ONNX Runtime's answers of a model next to torch's.
+
+    Raises:
+        EdgekdError: they differ by more than rounding, or choose other classes.
+    """
+    with tempfile.TemporaryDirectory(prefix="edgekd-check-") as folder:
+        path = Path(folder) / "model.onnx"
+        onnx.save(model, path)
+        session = open_session(path)
+        parts = (fed[start : start + _BATCH] for start in range(0, len(fed), _BATCH))
+        found = np.concatenate([session.run([port.leaving], {port.entry: part})[0] for part in parts])
+    scale, worst = float(np.abs(expected).max()), float(np.abs(found - expected).max())
+    check: dict[str, Any] = {"examples": len(fed), "max_abs": worst, "scale": scale}
+    if port.classes:
+        check["agreement"] = agreement(found, expected)
+    if not worst <= _TOLERANCE * scale or check.get("agreement", 1.0) < _LEAST_AGREEMENT:
+        told = ", ".join(f"{key} {value:.4g}" for key, value in check.items())
+        allowed = f"max_abs up to {_TOLERANCE:g} of scale, agreement from {_LEAST_AGREEMENT}"
+        raise EdgekdError(f"ONNX Runtime and torch differ ({told})", where=f"{port.leaving} model", allowed=allowed)
+    return check
