@@ -20,7 +20,7 @@ _PART = 256
 
 def draw(count: int, shape: Shape, low: float, high: float) -> Tensor:
     """`count` images `[count, C, H, W]` in [low, high], a quarter of each family, by torch's global random state."""
-    parts = []
+    parts = [torch.empty(0, *shape)]
     for start in range(0, count, _PART):
         size = min(_PART, count - start)
         family = FAMILIES[(start // _PART) % len(FAMILIES)]

@@ -1,0 +1,227 @@
+"""The loop on a small real teacher: what it writes, how it resumes, what it refuses."""
+
+import json
+import shutil
+from pathlib import Path
+
+import numpy as np
+import onnx
+import pytest
+from tiny_teacher import classifier
+
+from edgekd import distill as module
+from edgekd.config import DistillSettings
+from edgekd.distill import distill, resolve_settings
+from edgekd.errors import BadModel, BadRun, BadSetting, EdgekdError, UnknownName
+from edgekd.inference import agreement, logits
+from edgekd.run_folder import RunFolder
+
+SMALL = {
+    **{"generator_batch": 32, "student_batch": 32, "student_steps": 2, "bank": 256, "prior": 64, "prior_share": 0.25},
+    **{"latent": 8, "generator_width": 8},
+}
+
+
+def settings(**changes: object) -> DistillSettings:
+    recipe = SMALL | changes.pop("recipe", {})  # type: ignore[operator]
+    return resolve_settings({"steps": 6, "threads": 1, "recipe": recipe} | changes)
+
+
+@pytest.fixture
+def teacher_file(tmp_path: Path) -> Path:
+    onnx.save(classifier(), tmp_path / "teacher.onnx")
+    return tmp_path / "teacher.onnx"
+
+
+@pytest.fixture
+def run(tmp_path: Path) -> RunFolder:
+    return RunFolder(tmp_path / "run")
+
+
+def test_a_run_leaves_everything_the_next_stages_read(teacher_file, run):
+    seen = []
+    distill(teacher_file, settings(), run, watch=seen.append)
+    record = run.record()
+    assert record["state"] == "finished"
+    assert record["progress"]["step"] == 6
+    assert record["teacher"]["classes"] == 4
+    assert record["student"]["parameters"] > 0
+    assert [line["step"] for line in map(json.loads, run.metrics_file.read_text().splitlines())][-1] == 6
+    assert seen[-1].fraction == 1.0
+    assert set(seen[-1].losses) == {"one_hot", "entropy", "statistics", "adversary", "soft_labels"}
+    assert (run.samples / "final.png").read_bytes().startswith(b"\x89PNG")
+    assert run.student_weights.is_file()
+    assert run.generator_weights.is_file()
+
+
+def test_held_out_answers_are_onnx_runtime_s_own(teacher_file, run):
+    distill(teacher_file, settings(), run)
+    held_out = run.held_out()
+    assert len(held_out.codes) == 6  # one of 32 at each of six steps
+    expected = logits(teacher_file, held_out.images())
+    np.testing.assert_allclose(held_out.logits, expected, rtol=1e-4, atol=1e-4)
+    assert agreement(held_out.logits, expected) == 1.0
+
+
+def test_the_published_method_runs_without_a_bank(teacher_file, run):
+    small = {"generator_batch": 16, "student_batch": 16, "latent": 8, "generator_width": 4}
+    distill(teacher_file, resolve_settings({"method": "dafl", "steps": 2, "recipe": small}), run)
+    assert run.record()["progress"]["images"] == 2 * 15
+
+
+def weights(run: RunFolder) -> bytes:
+    return run.student_weights.read_bytes() + run.generator_weights.read_bytes() + run.held_out_file.read_bytes()
+
+
+def interrupted(teacher: Path, run: RunFolder, at: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Run until step `at`, then stop as Ctrl-C would."""
+    real = module._Journal.note
+
+    def note(self: object, *arguments: object) -> None:
+        real(self, *arguments)
+        if self.training.step == at:
+            raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(module._Journal, "note", note)
+        with pytest.raises(KeyboardInterrupt):
+            distill(teacher, settings(), run)
+
+
+def test_an_interrupted_run_resumes_to_the_same_bits(teacher_file, tmp_path, monkeypatch):
+    whole, parts = RunFolder(tmp_path / "whole"), RunFolder(tmp_path / "parts")
+    distill(teacher_file, settings(), whole)
+    interrupted(teacher_file, parts, 3, monkeypatch)
+    assert parts.record()["state"] == "interrupted"
+    distill(teacher_file, settings(), parts, resume=True)
+    assert weights(parts) == weights(whole)
+    assert parts.record()["started"] != whole.record()["started"]
+    assert parts.record()["progress"]["step"] == 6
+
+
+def test_another_seed_gives_another_student(teacher_file, tmp_path):
+    first, second = RunFolder(tmp_path / "a"), RunFolder(tmp_path / "b")
+    distill(teacher_file, settings(), first)
+    distill(teacher_file, settings(seed=1), second)
+    assert weights(first) != weights(second)
+
+
+def test_an_existing_run_is_kept_unless_told_otherwise(teacher_file, run):
+    distill(teacher_file, settings(), run)
+    before = weights(run)
+    with pytest.raises(BadRun, match="exists already"):
+        distill(teacher_file, settings(seed=5), run)
+    assert weights(run) == before
+    distill(teacher_file, settings(seed=5), run, overwrite=True)
+    assert weights(run) != before
+
+
+def test_overwrite_never_removes_what_is_no_run(teacher_file, run):
+    run.path.mkdir()
+    (run.path / "thesis.txt").write_text("years of work")
+    with pytest.raises(BadRun, match="not a run folder"):
+        distill(teacher_file, settings(), run, overwrite=True)
+    assert (run.path / "thesis.txt").read_text() == "years of work"
+
+
+def test_resume_refuses_another_teacher(teacher_file, run, tmp_path, monkeypatch):
+    interrupted(teacher_file, run, 2, monkeypatch)
+    onnx.save(classifier(seed=9), tmp_path / "other.onnx")
+    with pytest.raises(BadRun, match="another teacher"):
+        distill(tmp_path / "other.onnx", settings(), run, resume=True)
+
+
+def test_resume_refuses_other_settings_and_names_them(teacher_file, run, monkeypatch):
+    interrupted(teacher_file, run, 2, monkeypatch)
+    with pytest.raises(BadRun, match="seed 0 -> 7"):
+        distill(teacher_file, settings(seed=7), run, resume=True)
+
+
+@pytest.mark.parametrize("content", [b"", b"garbage", b"PK\x03\x04 cut short"])
+def test_resume_refuses_a_corrupted_checkpoint(teacher_file, run, monkeypatch, content):
+    interrupted(teacher_file, run, 2, monkeypatch)
+    run.checkpoint_file.write_bytes(content)
+    with pytest.raises(BadRun, match=r"checkpoint\.pt: the checkpoint is damaged"):
+        distill(teacher_file, settings(), run, resume=True)
+
+
+def test_a_checkpoint_that_runs_code_is_refused(teacher_file, run, monkeypatch):
+    import torch
+
+    class Evil:
+        def __reduce__(self):
+            return (exec, ("raise SystemExit('code ran')",))
+
+    interrupted(teacher_file, run, 2, monkeypatch)
+    torch.save({"parts": Evil()}, run.checkpoint_file)
+    with pytest.raises(BadRun, match="damaged"):
+        distill(teacher_file, settings(), run, resume=True)
+
+
+def test_lines_after_the_last_checkpoint_are_dropped_on_resume(teacher_file, run, monkeypatch):
+    interrupted(teacher_file, run, 2, monkeypatch)
+    with run.metrics_file.open("a") as file:
+        file.write('{"step": 5}\n{"step": 6, "sec')
+    distill(teacher_file, settings(), run, resume=True)
+    steps = [json.loads(line)["step"] for line in run.metrics_file.read_text().splitlines()]
+    assert steps == sorted(set(steps))
+
+
+def test_a_full_disk_is_one_clear_error_and_keeps_the_last_checkpoint(teacher_file, run, monkeypatch):
+    import errno
+
+    interrupted(teacher_file, run, 2, monkeypatch)
+    before = run.checkpoint_file.read_bytes()
+
+    def full(*_: object) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    with monkeypatch.context() as patch:
+        patch.setattr("os.fsync", full)
+        with pytest.raises(EdgekdError, match="No space left on device") as caught:
+            distill(teacher_file, settings(), run, resume=True)
+    assert caught.value.exit_code == 4
+    assert run.checkpoint_file.read_bytes() == before
+    assert not list(run.path.rglob(".*"))
+    distill(teacher_file, settings(), run, resume=True)
+
+
+def test_losses_that_are_not_finite_stop_the_run(teacher_file, run):
+    with pytest.raises(EdgekdError, match="no longer finite"):
+        distill(teacher_file, settings(recipe={"student_rate": 1e30}), run)
+
+
+def test_a_refused_teacher_leaves_nothing(run, tmp_path):
+    (tmp_path / "bad.onnx").write_bytes(b"not onnx")
+    with pytest.raises(BadModel):
+        distill(tmp_path / "bad.onnx", settings(), run)
+    assert not run.path.exists()
+
+
+def test_a_teacher_without_statistics_still_works(run, tmp_path):
+    onnx.save(classifier(batch_norm=False), tmp_path / "plain.onnx")
+    distill(tmp_path / "plain.onnx", settings(), run)
+    assert "statistics" not in json.loads(run.metrics_file.read_text().splitlines()[-1])
+
+
+def test_settings_come_from_flags_before_file_before_method(tmp_path):
+    file = tmp_path / "run.toml"
+    file.write_text("seed = 3\nminutes = 1.5\n[recipe]\none_hot = 0.5\nentropy = 2.0\n")
+    found = resolve_settings({"seed": 4, "recipe": {"one_hot": 0.25}}, file)
+    assert (found.seed, found.minutes) == (4, 1.5)
+    assert (found.recipe.one_hot, found.recipe.entropy, found.recipe.statistics) == (0.25, 2.0, 1.0)
+    assert resolve_settings({"steps": 7}, file).minutes is None
+    assert resolve_settings({}).minutes == module.DEFAULT_MINUTES
+
+
+def test_every_wrong_setting_is_reported_at_once(tmp_path):
+    with pytest.raises(BadSetting, match=r"recipe\.bank.*recipe\.colour.*seed"):
+        resolve_settings({"seed": -1, "recipe": {"bank": -2, "colour": 1}})
+    with pytest.raises(UnknownName, match="did you mean dafl"):
+        resolve_settings({"method": "dalf"})
+
+
+def test_resumed_settings_are_those_of_the_run(teacher_file, run, monkeypatch):
+    interrupted(teacher_file, run, 2, monkeypatch)
+    assert resolve_settings({}, run=run) == settings()
+    shutil.rmtree(run.path)
