@@ -24,7 +24,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 import edgekd
-from edgekd import inference, onnx_file
+from edgekd import inference, onnx_file, units
 from edgekd.errors import BadData, BadModel
 from edgekd.run_folder import RunFolder, read_json, write_json
 
@@ -110,7 +110,8 @@ def _arrays(path: Path) -> tuple[NDArray[Any], NDArray[Any]]:
     if not path.is_file():
         raise BadData("no such file", where=path, allowed=_KEYS)
     try:
-        with np.load(path, allow_pickle=False) as archive:
+        with path.open("rb") as file:  # numpy leaves a damaged archive open when it opens it itself
+            archive = np.load(file, allow_pickle=False)
             if not isinstance(archive, np.lib.npyio.NpzFile):
                 raise BadData("a single array", where=path, allowed=_KEYS)
             missing = [key for key in ("images", "labels") if key not in archive]
@@ -205,9 +206,28 @@ def evaluate_run(
     """
     told, files = run.record()["teacher"], run.models(teacher)
     known = files.pop("teacher", None)
-    bounds = {"low": float(told["low"]), "high": float(told["high"])}
+    low, high = float(told["low"]), float(told["high"])
     chosen = [only] if only is not None else list(files.values())
-    records = [evaluate(file, data, teacher=known, **bounds) for file in chosen]
+    records = [evaluate(file, data, teacher=known, low=low, high=high) for file in chosen]
     for record in records:
         remember(run, record)
     return {record["model"]["file"]: record for record in records}
+
+
+HEADERS = ("model", "accuracy", "95 %", "agreement with the teacher", "images")
+
+
+def rows(records: dict[str, dict[str, Any]]) -> list[list[str]]:
+    """Records of schema `edgekd.evaluation/1` as people read them, under `HEADERS`; the teacher comes last."""
+    share = units.write_share
+    table = []
+    for name, record in records.items():
+        low, high = record["interval"]
+        agreement = share(record["teacher"]["agreement"]) if record["teacher"] else "-"
+        table.append([name, share(record["accuracy"]), f"{share(low)} to {share(high)}", agreement, str(record["n"])])
+    told = next((record for record in records.values() if record["teacher"]), None)
+    if told:
+        table.append(
+            [f"{told['teacher']['file']} (teacher)", share(told["teacher"]["accuracy"]), "", "", str(told["n"])]
+        )
+    return table

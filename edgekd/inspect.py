@@ -12,7 +12,7 @@ from typing import Literal
 
 from onnx import ModelProto, TensorProto, ValueInfoProto
 
-from edgekd import onnx_file
+from edgekd import onnx_file, units
 from edgekd.config import Record
 from edgekd.errors import BadModel, CannotLoad, EdgekdError
 from edgekd.inference import open_session
@@ -191,3 +191,47 @@ def _gradient(model: ModelProto) -> Access:
         listed = ", ".join(f"{operator} ({node})" for operator, node in missing)
         return Access(possible=False, why=f"operators not supported: {listed}")
     return Access(possible=True, why="every operator has a gradient in torch")
+
+
+# ------------------------------------------------------------------------------------------------------ for people
+
+
+def rows(found: Inspection) -> list[list[str]]:
+    """An inspection as people read it: a name and a value per row."""
+    table = [
+        ["file", found.file],
+        ["sha256", found.sha256],
+        ["size", units.write_size(found.bytes)],
+        ["producer", found.producer or "-"],
+        ["opset, IR", f"{found.opset}, {found.ir_version}"],
+        ["parameters", units.write_count(found.parameters)],
+        ["MACs", units.write_count(found.macs) if found.macs is not None else "-"],
+        *(["input", _shown(tensor)] for tensor in found.inputs),
+        *(["output", f"{_shown(tensor)}, ends in {found.endings[tensor.name]}"] for tensor in found.outputs),
+        ["batch norm", f"{'survives' if found.statistics.survive else 'none'}: {found.statistics.note}"],
+    ]
+    table += _teacher_rows(found.teacher) if found.teacher else []
+    for level, access in found.access.items():
+        answer = {True: "yes", False: "no", None: "?"}[access.possible]
+        table.append([level, f"{answer}: {access.why}"])
+    return table
+
+
+def _teacher_rows(facts: TeacherFacts) -> list[list[str]]:
+    low, high = facts.range
+    normalization = "-"
+    if facts.mean and facts.std:
+        mean, std = (", ".join(f"{value:.4g}" for value in values) for values in (facts.mean, facts.std))
+        normalization = f"mean {mean}, std {std} ({facts.sources['normalization']})"
+    return [
+        ["classes", str(facts.classes)],
+        ["batch", "free" if facts.batch is None else f"fixed at {facts.batch}"],
+        ["layout", f"{facts.layout} ({facts.sources['layout']})"],
+        ["range", f"[{low:g}, {high:g}] ({facts.sources['range']})"],
+        ["normalization", normalization],
+    ]
+
+
+def _shown(tensor: TensorFacts) -> str:
+    shape = "?" if tensor.shape is None else ",".join("?" if size is None else str(size) for size in tensor.shape)
+    return f"{tensor.name} {tensor.type} [{shape}]"

@@ -1,0 +1,387 @@
+"""The command line: parse, call one library function, print. Nothing else in edgekd prints or exits.
+
+Exit codes: 0 done, 1 a budget is broken, 2 what was handed in cannot be used, 3 this machine cannot load or measure it,
+4 it failed while running, 130 interrupted. Heavy modules are imported inside the commands, so that `--help` is quick.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+from datetime import datetime
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Literal
+
+import typer
+
+from edgekd import __version__, shipped, terminal
+from edgekd.errors import BadSetting
+
+if TYPE_CHECKING:
+    from edgekd.run_folder import RunFolder
+
+app = typer.Typer(
+    name="edgekd",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+targets_app = typer.Typer(no_args_is_help=True, help="The devices edgekd knows.")
+calibration_app = typer.Typer(no_args_is_help=True, help="The ways to find INT8 ranges that edgekd knows.")
+app.add_typer(targets_app, name="targets")
+app.add_typer(calibration_app, name="calibration")
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Run the command line and exit."""
+    call = partial(app, list(arguments) if arguments is not None else None, standalone_mode=False, prog_name="edgekd")
+    sys.exit(terminal.guarded(call))
+
+
+def _version(wanted: bool) -> None:
+    if wanted:
+        typer.echo(f"edgekd {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def edgekd(
+    version: Annotated[bool, typer.Option("--version", callback=_version, is_eager=True, help="Show it.")] = False,
+) -> None:
+    """Distil a trained ONNX model into a small INT8 model for edge devices, without its training data.
+
+    distill, then export --int8, then bench, then gate. A run folder left out means the latest one under runs/.
+    """
+
+
+# ------------------------------------------------------------------------------------------- what options look like
+
+Run = Annotated[Path | None, typer.Argument(metavar="[RUN]", help="Run folder; the latest under runs/ if left out.")]
+Subject = Annotated[
+    Path | None, typer.Argument(metavar="[RUN|MODEL.onnx]", help="Run folder or one model; the latest run if left out.")
+]
+Json = Annotated[bool, typer.Option("--json", help="JSON alone on stdout.")]
+Shape = Annotated[
+    str | None, typer.Option("--input-shape", metavar="C,H,W", help="Where the file leaves it free: 3,224,224.")
+]
+Bounds = Annotated[
+    str | None,
+    typer.Option("--input-range", metavar="LOW,HIGH", help="Values of the input; 0,1 if the graph is silent."),
+]
+TargetName = Annotated[
+    str,
+    typer.Option(help="Device: a name or your own .toml.", autocompletion=lambda: shipped.names("targets")),
+]
+TeacherFile = Annotated[
+    Path | None, typer.Option("--teacher", help="The teacher, if it is not where it was when the run began.")
+]
+
+
+def _numbers(text: str | None, flag: str, count: int | None = None) -> tuple[float, ...] | None:
+    """Comma-separated numbers of a flag."""
+    if text is None:
+        return None
+    try:
+        values = tuple(float(part) for part in text.split(","))
+    except ValueError:
+        raise BadSetting(f"{text!r} is not a list of numbers", where=flag, allowed="0.5 or 0.4,0.5,0.6") from None
+    if count is not None and len(values) != count:
+        raise BadSetting(f"{len(values)} numbers", where=flag, allowed=f"{count} numbers, separated by commas")
+    return values
+
+
+def _shape(text: str | None) -> tuple[int, int, int] | None:
+    values = _numbers(text, "--input-shape", 3)
+    if values is None:
+        return None
+    channels, height, width = (int(value) for value in values)
+    if (channels, height, width) != values or min(values) < 1:
+        raise BadSetting(
+            f"{text!r} is not a shape", where="--input-shape", allowed="whole numbers C,H,W such as 3,224,224"
+        )
+    return channels, height, width
+
+
+def _pair(text: str | None) -> tuple[float, float] | None:
+    values = _numbers(text, "--input-range", 2)
+    return (values[0], values[1]) if values is not None else None
+
+
+def _weights(settings: list[str] | None) -> dict[str, str] | None:
+    """KEY=VALUE pairs of --set."""
+    if not settings:
+        return None
+    pairs = [text.partition("=") for text in settings]
+    for key, equals, value in pairs:
+        if not (key and equals and value):
+            raise BadSetting(f"'{key}{equals}{value}'", where="--set", allowed="KEY=VALUE such as adversary=0.5")
+    return {key: value for key, _, value in pairs}
+
+
+def _run_folder(path: Path | None) -> RunFolder:
+    from edgekd import run_folder
+
+    if path is not None:
+        return run_folder.RunFolder(path)
+    run = run_folder.latest()
+    terminal.note(f"using {run.path}")
+    return run
+
+
+def _is_model(path: Path | None) -> bool:
+    return path is not None and (path.is_file() or path.suffix == ".onnx")
+
+
+# --------------------------------------------------------------------------------------------------------- commands
+
+
+@app.command()
+def inspect(
+    model: Annotated[Path, typer.Argument(help="ONNX file.")], input_shape: Shape = None, json: Json = False
+) -> None:
+    """Say what an ONNX model is, and what it would be as a teacher."""
+    from edgekd import inspect as inspection
+
+    found = inspection.inspect_model(model, input_shape=_shape(input_shape))
+    record = {"schema": inspection.SCHEMA, **found.model_dump(mode="json")}
+    terminal.show(record, terminal.table(inspection.rows(found)), as_json=json)
+
+
+@app.command()
+def distill(
+    teacher: Annotated[Path, typer.Argument(help="ONNX file of an image classifier.")],
+    method: Annotated[str | None, typer.Option(help="edgekd (if not told) or dafl.")] = None,
+    student: Annotated[str | None, typer.Option(help="A name, module:factory, or auto.")] = None,
+    width: Annotated[float | None, typer.Option(help="Factor on the student's channels.")] = None,
+    minutes: Annotated[float | None, typer.Option(help="How long to train.")] = None,
+    steps: Annotated[int | None, typer.Option(help="Instead of minutes: a number of rounds, reproducible.")] = None,
+    seed: Annotated[int | None, typer.Option(help="Of every random number.")] = None,
+    threads: Annotated[int | None, typer.Option(help="Of torch.")] = None,
+    out: Annotated[Path | None, typer.Option(help="Run folder; runs/TEACHER-DATE-TIME if left out.")] = None,
+    resume: Annotated[bool, typer.Option("--resume", help="Go on with --out, or with the latest run.")] = False,
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace the run in --out.")] = False,
+    config: Annotated[Path | None, typer.Option(help="TOML file of the same settings; flags win.")] = None,
+    recipe: Annotated[
+        list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="A weight or size of the recipe.")
+    ] = None,
+    input_shape: Shape = None,
+    input_range: Bounds = None,
+    mean: Annotated[str | None, typer.Option(metavar="M[,M…]", help="Mean of the input, per channel.")] = None,
+    std: Annotated[str | None, typer.Option(metavar="S[,S…]", help="Deviation of the input, per channel.")] = None,
+    layout: Annotated[Literal["NCHW", "NHWC"] | None, typer.Option(help="Order of the input's axes.")] = None,
+    json: Json = False,
+) -> None:
+    """Train a small student from a teacher's answers to generated images."""
+    from edgekd import run_folder
+    from edgekd.teachers.spec import read_spec
+
+    if resume and overwrite:
+        raise BadSetting("--resume goes on with a run, --overwrite replaces it", allowed="one of them")
+    look: dict[str, Any] = {
+        "input_shape": _shape(input_shape),
+        "input_range": _pair(input_range),
+        "mean": _numbers(mean, "--mean"),
+        "std": _numbers(std, "--std"),
+        "layout": layout,
+    }
+    flags: dict[str, Any] = {"method": method, "student": student, "width": width, "minutes": minutes, "steps": steps}
+    flags |= {"seed": seed, "threads": threads, "recipe": _weights(recipe), **look}
+    _require_torch()
+    from edgekd import distill as distillation
+
+    run = _run_folder(out) if resume or out else run_folder.RunFolder(_new_name(teacher))
+    settings = distillation.resolve_settings(flags, config, run if resume else None)
+    spec = read_spec(teacher, **{name: getattr(settings, name) for name in look})
+    terminal.note(terminal.described(spec))
+    terminal.note(f"writing {run.path}; stop with Ctrl-C, nothing is lost")
+    try:
+        with terminal.distilling() as watch:
+            distillation.distill(teacher, settings, run, resume=resume, overwrite=overwrite, watch=watch)
+    except KeyboardInterrupt:
+        terminal.note(f"interrupted; go on with: edgekd distill {teacher} --out {run.path} --resume")
+        raise typer.Exit(terminal.INTERRUPTED) from None
+    record = run.record()
+    done = f"{run.path}: {record['student']['name']} with {record['student']['parameters']:,} parameters"
+    terminal.show(record, f"{done}; next: edgekd export {run.path} --int8", as_json=json)
+
+
+def _new_name(teacher: Path) -> Path:
+    from edgekd.run_folder import RUNS
+
+    return RUNS / f"{teacher.stem}-{datetime.now().astimezone():%Y%m%d-%H%M%S}"
+
+
+def _require_torch() -> None:
+    from importlib.util import find_spec
+
+    from edgekd.errors import CannotLoad
+
+    if find_spec("torch") is None:
+        raise CannotLoad("distilling needs torch", hint="pip install 'edgekd[distill]'")
+
+
+@app.command()
+def export(
+    run: Run = None,
+    int8: Annotated[bool, typer.Option("--int8", help="Also quantize the student.")] = False,
+    target: TargetName = "cpu",
+    calibration: Annotated[
+        str,
+        typer.Option(help="Recipe: a name or your own .toml.", autocompletion=lambda: shipped.names("calibration")),
+    ] = "percentile",
+    json: Json = False,
+) -> None:
+    """Write student and generator as ONNX, checked against torch, and the student as INT8."""
+    from edgekd import export as exporting
+    from edgekd.config import load_recipe, load_target
+
+    device, recipe = load_target(target), load_recipe(calibration)
+    record = exporting.export(_run_folder(run), int8=int8, target=device, recipe=recipe)
+    for warning in record["warnings"]:
+        terminal.note(f"warning: {warning}")
+    terminal.show(record, terminal.exported(record), as_json=json)
+
+
+@app.command()
+def bench(
+    subject: Subject = None,
+    target: TargetName = "cpu",
+    teacher: TeacherFile = None,
+    input_shape: Shape = None,
+    json: Json = False,
+) -> None:
+    """Measure size, latency and memory on this machine: teacher, student and INT8 student side by side."""
+    from edgekd import bench as benching
+    from edgekd.config import load_target
+
+    device, shape = load_target(target), _shape(input_shape)
+    if subject is not None and _is_model(subject):
+        models = {"teacher": teacher, "student": subject} if teacher else {subject.stem: subject}
+        with terminal.measuring() as watch:
+            record = benching.bench(models, device, input_shape=shape, watch=watch)
+    else:
+        run = _run_folder(subject)
+        with terminal.measuring() as watch:
+            record = benching.bench_run(run, device, teacher=teacher, watch=watch)
+        if "teacher" not in record["models"]:
+            terminal.note(
+                f"without the teacher: {run.record()['teacher']['path']} is gone or changed; say --teacher FILE"
+            )
+    terminal.show(record, terminal.table(benching.rows(record), benching.headers(record)), as_json=json)
+
+
+@app.command("eval")
+def evaluate(
+    subject: Subject = None,
+    data: Annotated[
+        Path | None, typer.Option(help=".npz with images (uint8 or float32) and labels.", show_default=False)
+    ] = None,
+    teacher: TeacherFile = None,
+    input_range: Bounds = None,
+    json: Json = False,
+) -> None:
+    """Accuracy on labelled images, for people who have some. Nothing of it flows back into a distillation."""
+    from edgekd import evaluate as evaluation
+    from edgekd.run_folder import RunFolder
+
+    if data is None:
+        raise BadSetting("missing", where="--data", allowed="an .npz with images and labels")
+    model = subject if _is_model(subject) else None
+    if model is not None and not RunFolder(model.parent).record_file.is_file():
+        low, high = _pair(input_range) or (0.0, 1.0)
+        records = {model.name: evaluation.evaluate(model, data, teacher=teacher, low=low, high=high)}
+    else:
+        run = RunFolder(model.parent) if model is not None else _run_folder(subject)
+        records = evaluation.evaluate_run(run, data, teacher=teacher, only=model)
+    result = {"schema": evaluation.COLLECTION, "models": records}
+    terminal.show(result, terminal.table(evaluation.rows(records), evaluation.HEADERS), as_json=json)
+
+
+@app.command()
+def gate(
+    subject: Subject = None,
+    budget: Annotated[Path | None, typer.Option(help="TOML file with a [budget] table; flags win.")] = None,
+    model: Annotated[
+        Literal["student", "student.int8"] | None, typer.Option(help="Which of the run's; INT8 if there is one.")
+    ] = None,
+    max_size: Annotated[str | None, typer.Option(help="Of the file: 300kB.")] = None,
+    max_gzip_size: Annotated[str | None, typer.Option(help="Of the file, compressed.")] = None,
+    max_parameters: Annotated[str | None, typer.Option(help="80k.")] = None,
+    max_macs: Annotated[str | None, typer.Option(help="Multiply-accumulates of one image: 6M.")] = None,
+    max_p50: Annotated[str | None, typer.Option(help="Median latency: 2ms.")] = None,
+    max_p90: Annotated[str | None, typer.Option(help="90th percentile of the latency.")] = None,
+    max_memory: Annotated[str | None, typer.Option(help="Peak of the process: 60MB.")] = None,
+    max_load: Annotated[str | None, typer.Option(help="Time to load: 20ms.")] = None,
+    max_size_ratio: Annotated[str | None, typer.Option(help="To the teacher: 0.25.")] = None,
+    max_parameters_ratio: Annotated[str | None, typer.Option(help="To the teacher.")] = None,
+    max_p50_ratio: Annotated[str | None, typer.Option(help="To the teacher.")] = None,
+    min_agreement: Annotated[str | None, typer.Option(help="With the teacher, on generated images: 0.9.")] = None,
+    min_accuracy: Annotated[str | None, typer.Option(help="From edgekd eval: 88%.")] = None,
+    json: Json = False,
+) -> None:
+    """Hold a model against a budget; exit 1 when it is broken."""
+    flags = {name: value for name, value in locals().items() if name.startswith(("max_", "min_"))}
+    from edgekd import gate as gating
+
+    limits = gating.read_budget(budget, flags)
+    held = gating.check(subject if subject is not None and _is_model(subject) else _run_folder(subject), limits, model)
+    broken = [verdict.metric for verdict in held if not verdict.ok]
+    record = {
+        "schema": "edgekd.gate/1",
+        "ok": not broken,
+        "verdicts": [verdict.model_dump(mode="json") for verdict in held],
+    }
+    verdict = f"gate: broken, {', '.join(broken)}" if broken else f"gate: ok, {len(held)} limits held"
+    text = terminal.table([one.row() for one in held], gating.HEADERS)
+    terminal.show(record, f"{text}\n\n{verdict}", as_json=json)
+    if broken:
+        raise typer.Exit(1)
+
+
+# ------------------------------------------------------------------------------------------------------ shipped files
+
+
+def _listed(kind: shipped.Kind, as_json: bool) -> None:
+    titles = {name: str(shipped.read_toml(shipped.find(kind, name)).get("title", "")) for name in shipped.names(kind)}
+    terminal.show(titles, terminal.table([list(pair) for pair in titles.items()]), as_json=as_json)
+
+
+def _flat(record: dict[str, Any], prefix: str = "") -> list[list[str]]:
+    rows = []
+    for key, value in record.items():
+        if isinstance(value, dict) and value:
+            rows += _flat(value, f"{prefix}{key}.")
+        else:
+            rows.append([f"{prefix}{key}", "-" if value in (None, {}) else str(value)])
+    return rows
+
+
+@targets_app.command("list")
+def targets_list(json: Json = False) -> None:
+    """Names and titles."""
+    _listed("targets", json)
+
+
+@targets_app.command("show")
+def targets_show(name: str, json: Json = False) -> None:
+    """Everything about one device, defaults included."""
+    from edgekd.config import load_target
+
+    record = load_target(name).model_dump(mode="json", by_alias=True)
+    terminal.show(record, terminal.table(_flat(record)), as_json=json)
+
+
+@calibration_app.command("list")
+def calibration_list(json: Json = False) -> None:
+    """Names and titles."""
+    _listed("calibration", json)
+
+
+@calibration_app.command("show")
+def calibration_show(name: str, json: Json = False) -> None:
+    """Everything about one recipe, defaults included."""
+    from edgekd.config import load_recipe
+
+    record = load_recipe(name).model_dump(mode="json", by_alias=True)
+    terminal.show(record, terminal.table(_flat(record)), as_json=json)

@@ -1,0 +1,198 @@
+"""What people see of a command: tables, progress, and one line when something goes wrong.
+
+Results go to stdout. Everything else goes to stderr: notices, progress and errors.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import sys
+import time
+import traceback
+import warnings
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any, TextIO
+
+import typer
+
+from edgekd.errors import EdgekdError
+
+if TYPE_CHECKING:
+    from edgekd.bench import Progress as BenchProgress
+    from edgekd.distill import Progress
+    from edgekd.teachers.spec import TeacherSpec
+
+UsageError: type[typer.BadParameter] = typer.BadParameter.__bases__[0]
+"""Click's UsageError; Typer carries its own click in some versions and does not export the name."""
+
+INTERRUPTED = 128 + signal.SIGINT
+PLAIN_SECONDS = 15.0
+"""How often progress is told where there is no terminal to draw a bar on."""
+
+
+# ----------------------------------------------------------------------------------------------------- the boundary
+
+
+def guarded(command: Callable[[], int | None]) -> int:
+    """Run a command and turn whatever it raises into one line on stderr and an exit code.
+
+    An unexpected exception is a bug; its traceback is shown when EDGEKD_DEBUG is set.
+    """
+    debug = bool(os.environ.get("EDGEKD_DEBUG"))
+    if not debug:
+        warnings.simplefilter("ignore")
+    try:
+        code = command() or 0
+        sys.stdout.flush()
+    except BrokenPipeError:
+        _forget_stdout()
+        return 128 + 13  # what a shell reports for SIGPIPE, which Windows does not know
+    except KeyboardInterrupt:
+        return INTERRUPTED
+    except Exception as error:
+        if debug:
+            traceback.print_exc()
+        return _explained(error)
+    return code
+
+
+def _explained(error: Exception) -> int:
+    if isinstance(error, UsageError):
+        return _usage(error)
+    if isinstance(error, EdgekdError):
+        return _fail(str(error), error.exit_code)
+    if isinstance(error, OSError) and error.strerror:
+        where = f"{error.filename}: " if error.filename else ""
+        return _fail(f"{where}{error.strerror}", EdgekdError.exit_code)
+    if isinstance(error, MemoryError):
+        return _fail("out of memory", EdgekdError.exit_code)
+    what = " ".join(f"{type(error).__name__}: {error}".split())
+    hint = "run it again with EDGEKD_DEBUG=1 and report what it prints"
+    return _fail(f"this is a bug in edgekd: {what}; {hint}", EdgekdError.exit_code)
+
+
+def _usage(error: Exception) -> int:
+    """A misused command line; without any command the help is the answer."""
+    message = " ".join(error.format_message().split())  # type: ignore[attr-defined]
+    context = getattr(error, "ctx", None)
+    path = context.command_path if context is not None else "edgekd"
+    if type(error).__name__ == "NoArgsIsHelpError":
+        return 2  # Typer has printed the help
+    return _fail(f"{message.rstrip('.')}; see: {path} --help", 2)
+
+
+def _fail(message: str, code: int) -> int:
+    typer.echo(f"edgekd: error: {message}", err=True)
+    return code
+
+
+def _forget_stdout() -> None:
+    """Keep the interpreter from flushing, on its way out, what nobody reads any more."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+
+
+# -------------------------------------------------------------------------------------------------------- results
+
+
+def note(text: str) -> None:
+    """A line for people, on stderr."""
+    typer.echo(text, err=True)
+
+
+def show(record: Any, text: str, *, as_json: bool) -> None:
+    """A result on stdout: its JSON for programs, or text for people."""
+    typer.echo(json.dumps(record, indent=2, ensure_ascii=False) if as_json else text)
+
+
+def table(rows: Sequence[Sequence[str]], headers: Sequence[str] = ()) -> str:
+    """Columns as people read them, without lines to draw."""
+    from tabulate import tabulate  # noqa: PLC0415 - `edgekd --help` draws no table
+
+    return tabulate(rows, headers, tablefmt="simple" if headers else "plain", disable_numparse=True)
+
+
+def described(spec: TeacherSpec) -> str:
+    """What is taken for granted about a teacher, and where it was learned, so that a wrong guess is seen at once."""
+    shape = "x".join(map(str, (spec.channels, spec.height, spec.width)))
+    told = {"graph": "the graph tells", "flag": "you told", "default": "a guess: say --{} if it is wrong"}
+    source = {name: told[value] for name, value in spec.sources.items()}
+    facts = [
+        f"teacher: {shape}, {spec.classes} classes, ends in {spec.ending}",
+        f"layout {spec.layout} ({source['layout'].format('layout')})",
+        f"values in [{spec.low:g}, {spec.high:g}] ({source['range'].format('input-range')})",
+    ]
+    if spec.mean is not None and spec.std is not None:
+        mean, std = (", ".join(f"{value:.4g}" for value in values) for values in (spec.mean, spec.std))
+        facts.append(f"mean {mean}, std {std} ({source['normalization']})")
+    return "; ".join(facts)
+
+
+def exported(record: dict[str, Any]) -> str:
+    """The files of an export with their sizes, and how far the students agree with the teacher."""
+    from edgekd.units import write_share, write_size  # noqa: PLC0415 - beside tabulate
+
+    files = [[entry["path"], write_size(entry["bytes"])] for entry in record["files"].values()]
+    agreement = record["agreement"] or {}
+    shares = [[f"agreement, {name}", write_share(value)] for name, value in agreement.items() if value is not None]
+    return table(files + shares)
+
+
+# ------------------------------------------------------------------------------------------------------- progress
+
+
+@contextmanager
+def distilling() -> Iterator[Callable[[Progress], None]]:
+    """A watcher for `distill`: a bar with losses on a terminal, a plain line now and then elsewhere."""
+    if not sys.stderr.isatty():
+        yield _plainly(sys.stderr)
+        return
+    from rich.console import Console  # noqa: PLC0415 - only where a bar is drawn
+    from rich.progress import BarColumn, TextColumn  # noqa: PLC0415
+    from rich.progress import Progress as Bar  # noqa: PLC0415
+
+    columns = (BarColumn(), TextColumn("{task.percentage:.0f} %"), TextColumn("{task.description}"))
+    with Bar(*columns, console=Console(stderr=True), transient=True) as bar:
+        task = bar.add_task("starting", total=1.0)
+
+        def watch(progress: Progress) -> None:
+            if progress.message:
+                bar.console.print(progress.message, highlight=False, markup=False)
+            bar.update(task, completed=progress.fraction, description=_line(progress))
+
+        yield watch
+
+
+def _plainly(stream: TextIO) -> Callable[[Progress], None]:
+    told = time.monotonic()
+
+    def watch(progress: Progress) -> None:
+        nonlocal told
+        if progress.message:
+            stream.write(progress.message + "\n")
+        if time.monotonic() - told >= PLAIN_SECONDS:
+            told = time.monotonic()
+            stream.write(f"{progress.fraction:4.0%}  {_line(progress)}\n")
+            stream.flush()
+
+    return watch
+
+
+def _line(progress: Progress) -> str:
+    minutes, seconds = divmod(round(progress.seconds_left), 60)
+    losses = "  ".join(f"{name} {value:.3g}" for name, value in progress.losses.items())
+    return f"{minutes}:{seconds:02d} left  {progress.images_per_second:,.0f} images/s  {losses}"
+
+
+@contextmanager
+def measuring() -> Iterator[Callable[[BenchProgress], None]]:
+    """A watcher for `bench`: a changing line on a terminal, nothing elsewhere."""
+    if not sys.stderr.isatty():
+        yield lambda _: None
+        return
+    from rich.console import Console  # noqa: PLC0415 - only where a line changes
+
+    with Console(stderr=True).status("measuring") as status:
+        yield lambda progress: status.update(f"measuring {progress.label}, {progress.done + 1} of {progress.total}")
