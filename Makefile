@@ -1,0 +1,39 @@
+# Each target is sufficient on a fresh clone: it makes .venv, installs into it, and runs.
+PYTHON ?= python3
+TORCH ?= torch==2.13.0
+MINUTES ?= 4
+BIN := .venv/bin
+INSTALLED := .venv/installed
+
+.PHONY: demo test check bench clean
+
+demo: $(INSTALLED)
+	$(BIN)/edgekd distill examples/teacher.onnx --out runs/demo --overwrite --minutes $(MINUTES) --seed 0
+	$(BIN)/edgekd export runs/demo --int8
+	@echo "After the fact, on labelled images that the distillation never saw:"
+	$(BIN)/edgekd eval runs/demo --data examples/evaluation.npz
+	$(BIN)/edgekd bench runs/demo --target cpu
+	$(BIN)/edgekd gate runs/demo --budget examples/budget.toml
+
+test: $(INSTALLED)
+	$(BIN)/pytest
+
+check: $(INSTALLED)
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+	$(BIN)/pytest -m "not slow" tests/unit
+
+bench: $(INSTALLED)
+	$(BIN)/python benchmarks/first_light.py
+
+# torch goes first and alone: where the package index has a CPU build, this is the place to ask for it.
+$(INSTALLED): pyproject.toml
+	$(PYTHON) -m venv .venv
+	$(BIN)/pip install --quiet --disable-pip-version-check "$(TORCH)"
+	$(BIN)/pip install --quiet --disable-pip-version-check --editable ".[distill,dev]"
+	touch $@
+
+clean:
+	rm -rf .venv dist build
