@@ -119,7 +119,7 @@ def _arrays(path: Path) -> tuple[NDArray[Any], NDArray[Any]]:
                 found = ", ".join(archive) or "nothing"
                 raise BadData(f"no {' and no '.join(missing)}; it holds {found}", where=path, allowed=_KEYS)
             return archive["images"], archive["labels"]
-    except (OSError, ValueError, EOFError, BadZipFile, zlib.error, MemoryError) as error:
+    except (OSError, ValueError, EOFError, BadZipFile, zlib.error, RuntimeError, MemoryError) as error:
         pickled = "pickle" in str(error) or "Object arrays" in str(error)
         what = "not an .npz, or it holds pickled objects" if pickled else f"not readable: {onnx_file.first_line(error)}"
         raise BadData(what, where=path, allowed=_KEYS) from error

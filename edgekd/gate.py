@@ -153,22 +153,20 @@ class Evidence:
     @cached_property
     def measured(self) -> dict[str, Any]:
         """This file's entry of bench.json."""
-        return self._benched(self.sha256, self.file.name)
+        return self._benched(self.file.name.removesuffix(".onnx"), self.sha256)
 
     @cached_property
     def measured_teacher(self) -> dict[str, Any]:
         """The teacher's entry of bench.json."""
-        return self._benched(self.teacher.get("sha256"), "the teacher")
+        return self._benched("teacher", self.teacher.get("sha256"))
 
-    def _benched(self, sha256: object, name: str) -> dict[str, Any]:
+    def _benched(self, label: str, sha256: object) -> dict[str, Any]:
         run = self.of_run()
-        models = read_json(run.require(run.bench_file, "bench")).get("models")
-        entries = models.values() if isinstance(models, dict) else ()
-        found = next((e for e in entries if isinstance(e, dict) and e.get("sha256") == sha256), None)
-        if found is None:
-            what = f"it holds no measurement of {name} as it is now"
+        entry = _entry(read_json(run.require(run.bench_file, "bench")), label)
+        if not entry or entry.get("sha256") != sha256:
+            what = f"it holds no measurement of the {label} as it is now"
             raise BadRun(what, where=run.bench_file, hint=f"measure again: edgekd bench {run.path}")
-        return found
+        return entry
 
     def macs(self) -> float:
         """Multiply-accumulates of one image.
@@ -193,25 +191,32 @@ class Evidence:
         command = f"eval {self.file} --data evaluation.npz"
         if not run.evaluation_file.is_file():
             raise BadRun("evaluation.json is missing", where=run.path, hint=f"run first: edgekd {command}")
-        models = read_json(run.evaluation_file).get("models")
-        entry = models.get(self.file.name) if isinstance(models, dict) else None
-        if not isinstance(entry, dict) or number(entry, run.evaluation_file, "model", "sha256") != self.sha256:
+        entry = _entry(read_json(run.evaluation_file), self.file.name)
+        identity = entry.get("model")
+        if not isinstance(identity, dict) or identity.get("sha256") != self.sha256:
             what = f"it holds no evaluation of {self.file.name} as it is now"
             raise BadRun(what, where=run.evaluation_file, hint=f"evaluate again: edgekd {command}")
-        return float(number(entry, run.evaluation_file, "accuracy"))
+        return number(entry, run.evaluation_file, "accuracy")
 
 
-def number(record: Mapping[str, Any], where: Path, *keys: str) -> Any:
-    """A value deep in a record.
+def _entry(record: Mapping[str, Any], label: str) -> dict[str, Any]:
+    """One of a record's models; empty when it is not there."""
+    models = record.get("models")
+    entry = models.get(label) if isinstance(models, dict) else None
+    return entry if isinstance(entry, dict) else {}
+
+
+def number(record: Mapping[str, Any], where: Path, *keys: str) -> float:
+    """A number deep in a record.
 
     Raises:
-        BadRun: it is not there.
+        BadRun: it is not there, or no number.
     """
     value: Any = record
     for key in keys:
-        if not isinstance(value, dict) or key not in value:
-            raise BadRun(f"{'.'.join(keys)} is missing", where=where, hint="write it again with this edgekd")
-        value = value[key]
+        value = value.get(key) if isinstance(value, Mapping) else None
+    if not isinstance(value, int | float):
+        raise BadRun(f"{'.'.join(keys)} is no number", where=where, hint="write it again with this edgekd")
     return value
 
 
@@ -250,8 +255,13 @@ def _to_teacher(key: str, actual: Callable[[Evidence], float]) -> Metric:
 
 def _p50_ratio(evidence: Evidence) -> float:
     where = evidence.of_run().bench_file
-    student, teacher = (number(e, where, "latency_ms", "p50") for e in (evidence.measured, evidence.measured_teacher))
-    return float(student / teacher)
+    entries = (evidence.measured, evidence.measured_teacher)
+    own, theirs = (number(entry, where, "batch") for entry in entries)
+    if own != theirs:
+        what = f"max_p50_ratio compares a batch of {own:g} with the teacher's {theirs:g}"
+        raise BadSetting(what, where=where, hint="drop it, or use a teacher whose batch is free")
+    student, teacher = (number(entry, where, "latency_ms", "p50") for entry in entries)
+    return student / teacher
 
 
 METRICS: dict[str, Metric] = {

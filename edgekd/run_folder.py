@@ -17,11 +17,13 @@ import hashlib
 import json
 import os
 import tempfile
+import zlib
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any
+from zipfile import BadZipFile
 
 import numpy as np
 from numpy.typing import NDArray
@@ -140,10 +142,11 @@ class RunFolder:
             BadRun: missing or damaged.
         """
         try:
-            with np.load(self.held_out_file, allow_pickle=False) as data:
+            with self.held_out_file.open("rb") as file:  # numpy leaves a damaged archive open when it opens it itself
+                data = np.load(file, allow_pickle=False)
                 low, high = map(float, data["range"])
                 return HeldOut(data["images"], data["logits"], low, high)
-        except (OSError, ValueError, KeyError, EOFError) as error:
+        except (OSError, ValueError, LookupError, EOFError, BadZipFile, zlib.error) as error:
             raise BadRun(f"no usable held-out samples: {error}", where=self.held_out_file) from error
 
     def write_held_out(self, samples: HeldOut) -> None:

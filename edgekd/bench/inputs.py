@@ -70,8 +70,8 @@ def _shape(value: ValueInfoProto, path: Path, given: tuple[int, ...] | None) -> 
 
 
 def _fitting(fixed: list[int | None], given: tuple[int, ...], name: str, path: Path) -> tuple[int, ...]:
-    """`given`, or `given` with its first axis (channels) moved last, whichever agrees with the fixed dimensions."""
-    for shape in (given, (*given[1:], *given[:1])):
+    """`given` as it is, or with its channels moved from first to last or back: the first that agrees with the file."""
+    for shape in (given, (*given[1:], *given[:1]), (*given[-1:], *given[:-1])):
         if len(shape) == len(fixed) and all(f in (None, s) for f, s in zip(fixed, shape, strict=True)):
             return shape
     raise BadModel(f"input shape {list(given)} contradicts input {name!r}", where=path, allowed=str(fixed))
