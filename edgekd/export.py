@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 
 SCHEMA = "edgekd.export/1"
 _EXAMPLES = 2048  # how many held-out images the check of the student against torch looks at, at most
+_FAITHFUL = 0.95  # INT8 and float students that agree on less than this share of images deserve a warning
 _LATENTS = 256  # how many images the check of the generator looks at
 
 
@@ -60,13 +61,15 @@ def export(
         files["student_int8"] = {key: quantized.pop(key) for key in ("path", "sha256", "bytes")}
     else:
         warnings += _without_stale_int8(run)
+    agreements = _agreements(run, record, int8) if run.held_out_file.is_file() else None
+    warnings += _unfaithful_int8(agreements)
     result = {
         "schema": SCHEMA,
         "tool": {"name": "edgekd", "version": __version__},
         "target": target.name,
         "files": files,
         "quantization": quantized,
-        "agreement": _agreements(run, record, int8) if run.held_out_file.is_file() else None,
+        "agreement": agreements,
         "warnings": warnings,
     }
     write_json(run.export_file, result)
@@ -212,3 +215,11 @@ def _agreements(run: RunFolder, record: dict[str, Any], int8: bool) -> dict[str,
         found["student_int8_teacher"] = agreement(quantized, held.logits)
         found["student_int8_student"] = agreement(quantized, student)
     return found
+
+
+def _unfaithful_int8(agreements: dict[str, Any] | None) -> list[str]:
+    share = (agreements or {}).get("student_int8_student", 1.0)
+    if share >= _FAITHFUL:
+        return []
+    kept = f"INT8 and float student choose the same class on only {share:.1%} of the held-out images"
+    return [f"{kept}; try another --calibration, or more --samples"]

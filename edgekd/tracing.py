@@ -101,7 +101,6 @@ def trace(network: nn.Module, port: Port, limits: ModelLimits, examples: NDArray
     fed = np.ascontiguousarray(examples.transpose(0, 2, 3, 1)) if port.channels_last else examples
     if simpler is not None:
         _finish(simpler, limits)
-        _pool_globally(simpler)
         try:
             check = compared(simpler, port, fed, expected)
             return Traced(simpler, f"onnxsim {importlib.metadata.version('onnxsim')}", check, "")
@@ -139,6 +138,7 @@ def _exported(network: nn.Module, port: Port, limits: ModelLimits) -> ModelProto
 
 
 def _finish(model: ModelProto, limits: ModelLimits) -> None:
+    _pool_globally(model)
     onnx_file.tidy(model)
     model.ir_version = min(model.ir_version, limits.ir_version)
     model.producer_name, model.producer_version = "edgekd", __version__
@@ -147,16 +147,18 @@ def _finish(model: ModelProto, limits: ModelLimits) -> None:
 def _pool_globally(model: ModelProto) -> None:
     """Write a mean over height and width as GlobalAveragePool, in place.
 
-    The exporter writes ReduceMean for torch's adaptive pooling to 1x1. Only the pooling has an INT8 kernel: 2 % of a small
-    ResNet's time, and no float island in the graph.
+    The exporter writes ReduceMean for torch's adaptive pooling to 1x1, and only the pooling has an INT8 kernel: with it
+    a small ResNet is 2 % faster and its INT8 graph has no float island.
     """
-    fixed = onnx_file.constants(model)
+    axes = {
+        name: sorted(onnx.numpy_helper.to_array(t).ravel().tolist()) for name, t in onnx_file.constants(model).items()
+    }
+    ranks = {
+        v.name: len(onnx_file.dimensions(v) or ()) for v in onnx.shape_inference.infer_shapes(model).graph.value_info
+    }
     for node in model.graph.node:
-        if node.op_type != "ReduceMean" or len(node.input) != 2 or onnx_file.attribute(node, "keepdims", 1) != 1:
-            continue
-        axes = fixed.get(node.input[1])
-        # Negative axes count from the end; edgekd's students pool maps `[N, C, H, W]` only.
-        if axes is not None and sorted(onnx.numpy_helper.to_array(axes).tolist()) == [-2, -1]:
+        means = node.op_type == "ReduceMean" and len(node.input) == 2 and onnx_file.attribute(node, "keepdims", 1) == 1
+        if means and ranks.get(node.input[0]) == 4 and axes.get(node.input[1]) in ([-2, -1], [2, 3]):
             node.op_type = "GlobalAveragePool"
             del node.input[1:], node.attribute[:]
     used = {name for node in model.graph.node for name in node.input}
