@@ -47,7 +47,7 @@ def file_facts(model: ModelProto, request: Request) -> dict[str, Any]:
         "parameters": onnx_file.parameters(model),
         "macs": onnx_file.macs(model, inputs[0].shape[1:] if inputs else None),
         "batch": inputs[0].shape[0] if inputs and inputs[0].shape else 1,
-        "inputs": [dataclasses.asdict(spec) for spec in inputs],
+        "inputs": [dataclasses.asdict(spec) | {"shape": list(spec.shape)} for spec in inputs],
     }
 
 
