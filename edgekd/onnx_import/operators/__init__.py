@@ -1,0 +1,1 @@
+"""One ONNX operator family per file; importing a file declares its operators."""

@@ -1,0 +1,107 @@
+"""The node tests that ONNX publishes with its specification, run through the importer and counted."""
+
+from __future__ import annotations
+
+import warnings
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import onnx
+import torch
+from onnx import ModelProto
+
+from edgekd.onnx_import import import_onnx, unsupported
+from edgekd.onnx_import.tensors import DTYPES, to_torch
+
+PARAMETERS = {
+    "ArgMax": (), "BlackmanWindow": (0,), "CenterCropPad": (1,), "Clip": (), "Col2Im": (1, 2), "ConstantOfShape": (0,),
+    "AffineGrid": (1,), "CumProd": (1,), "CumSum": (1,), "Dropout": (1, 2), "Expand": (1,), "HammingWindow": (0,),
+    "HannWindow": (0,), "OneHot": (1,), "Pad": (1, 2, 3), "Range": (0, 1, 2), "Reshape": (1,), "Resize": (1, 2, 3),
+    "Slice": (1, 2, 3, 4), "Split": (1,), "Squeeze": (1,), "Tile": (1,), "TopK": (1,), "Trilu": (1,),
+    "Unsqueeze": (1,), "Upsample": (1,), "MaxUnpool": (2,), "DFT": (1, 2),
+    "ReduceL1": (1,), "ReduceL2": (1,), "ReduceLogSum": (1,), "ReduceLogSumExp": (1,), "ReduceMax": (1,),
+    "ReduceMean": (1,), "ReduceMin": (1,), "ReduceProd": (1,), "ReduceSum": (1,), "ReduceSumSquare": (1,),
+}  # fmt: skip
+"""Inputs that are shapes, axes and counts: the tests feed them, every exporter stores them in the file, so do we."""
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What became of one case: passed, not claimed, or failed with a reason."""
+
+    name: str
+    state: str
+    reason: str = ""
+
+
+def cases() -> list[Any]:
+    """Every node test of the installed ONNX."""
+    from onnx.backend.test.case.node import collect_testcases
+
+    with warnings.catch_warnings(), np.errstate(all="ignore"):
+        warnings.simplefilter("ignore")
+        return [case for case in collect_testcases(None) if case.model is not None]
+
+
+def run(case: Any) -> Outcome:
+    """Import one case, run it on its data, compare."""
+    missing = unsupported(case.model)
+    if missing:
+        return Outcome(case.name, "not claimed", ", ".join(sorted({op for op, _ in missing})))
+    try:
+        for inputs, expected in case.data_sets:
+            _check(case, list(inputs), list(expected))
+    except Exception as error:
+        return Outcome(case.name, "failed", (str(error).strip() or type(error).__name__).splitlines()[0][:300])
+    return Outcome(case.name, "passed")
+
+
+def _check(case: Any, inputs: list[Any], expected: list[Any]) -> None:
+    model, fed = _with_parameters_stored(case.model, inputs)
+    results = import_onnx(model)(*map(_to_torch, fed))
+    assert len(results) == len(expected), "number of outputs"
+    for result, value in zip(results, expected, strict=True):
+        _compare(result, value, case)
+
+
+def _compare(result: torch.Tensor, expected: Any, case: Any) -> None:
+    wanted = _to_torch(expected)
+    assert result.dtype == wanted.dtype, f"type {result.dtype}, expected {wanted.dtype}"
+    assert result.shape == wanted.shape, f"shape {tuple(result.shape)}, expected {tuple(wanted.shape)}"
+    if wanted.dtype == torch.bfloat16:
+        result, wanted = result.float(), wanted.float()
+    np.testing.assert_allclose(result.numpy(), wanted.numpy(), rtol=case.rtol, atol=case.atol)
+
+
+def _to_torch(value: Any) -> torch.Tensor:
+    if isinstance(value, onnx.TensorProto):
+        return to_torch(value)
+    array = np.asarray(value)
+    return to_torch(onnx.numpy_helper.from_array(array))
+
+
+def _with_parameters_stored(model: ModelProto, inputs: list[Any]) -> tuple[ModelProto, list[Any]]:
+    """The model with its shape-like inputs as initializers, and the inputs that are left."""
+    stored = {
+        name
+        for node in model.graph.node
+        for position, name in enumerate(node.input)
+        if name and position in PARAMETERS.get(node.op_type, ())
+    }
+    copy = ModelProto()
+    copy.CopyFrom(model)
+    del copy.graph.input[:]
+    fed = []
+    for value, data in zip(model.graph.input, inputs, strict=False):
+        if value.name in stored:
+            proto = data if isinstance(data, onnx.TensorProto) else onnx.numpy_helper.from_array(np.asarray(data))
+            proto.name = value.name
+            copy.graph.initializer.append(proto)
+        else:
+            copy.graph.input.append(value)
+            fed.append(data)
+    return copy, fed
+
+
+SUPPORTED_TYPES = frozenset(DTYPES)
