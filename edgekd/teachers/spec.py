@@ -95,7 +95,7 @@ def read_spec(
     path = Path(path)
     model = onnx_file.load(path)
     wiring = Wiring(model)
-    entry, dims = _image_input(model, path, input_shape)
+    entry, dims = _image_input(model, path)
     axes, layout_source = _layout(layout, dims, wiring.head(entry.name, None))
     channels, height, width = _shape(dims, axes, input_shape, path)
     output = _score_output(model, path)
@@ -134,9 +134,7 @@ def statistics_points(model: ModelProto) -> tuple[str, ...]:
 # ---------------------------------------------------------------------------------------------------- the input
 
 
-def _image_input(
-    model: ModelProto, path: Path, input_shape: tuple[int, int, int] | None
-) -> tuple[ValueInfoProto, list[int | None]]:
+def _image_input(model: ModelProto, path: Path) -> tuple[ValueInfoProto, list[int | None]]:
     entries = onnx_file.real_inputs(model)
     if len(entries) != 1:
         names = ", ".join(entry.name for entry in entries) or "none"
@@ -148,11 +146,7 @@ def _image_input(
     if kind != "float":
         hint = "export it with a float32 input"
         raise BadModel(f"input {entry.name!r} is {kind}", where=path, allowed="float32 images", hint=hint)
-    dims = onnx_file.dimensions(entry)
-    if dims is None and input_shape is not None:
-        return entry, [None] * 4
-    if dims is None:
-        raise BadModel(f"input {entry.name!r} has no shape", where=path, hint=_SHAPE_HINT)
+    dims = onnx_file.dimensions(entry) or []
     if len(dims) != 4:
         shown = _shown(dims)
         raise BadModel(f"input {entry.name!r} is {shown}, not an image", where=path, allowed="[N,C,H,W] or [N,H,W,C]")
@@ -278,7 +272,7 @@ def implied_range(mean: Sequence[float], std: Sequence[float]) -> tuple[float, f
 def _score_output(model: ModelProto, path: Path) -> ValueInfoProto:
     outputs: list[ValueInfoProto] = list(model.graph.output)
     allowed = "one output [N,K] of class scores"
-    if any(output.type.WhichOneof("value") not in ("tensor_type", None) for output in outputs):
+    if any(output.type.WhichOneof("value") != "tensor_type" for output in outputs):
         raise BadModel("an output is a sequence or a map", where=path, allowed=allowed)
     if len(outputs) != 1 or any(node.op_type == "NonMaxSuppression" for node in model.graph.node):
         names = ", ".join(output.name for output in outputs)
@@ -286,11 +280,11 @@ def _score_output(model: ModelProto, path: Path) -> ValueInfoProto:
         hint = "cut it out with onnx.utils.extract_model"
         raise BadModel(f"outputs {names} look like {looks}", where=path, allowed=allowed, hint=hint)
     kind = outputs[0].type.tensor_type.elem_type
-    if kind not in (TensorProto.FLOAT, TensorProto.UNDEFINED):
+    if kind != TensorProto.FLOAT:
         name = TensorProto.DataType.Name(kind).lower()
         raise BadModel(f"output {outputs[0].name!r} is {name}", where=path, allowed=f"{allowed}, float32")
-    dims = onnx_file.dimensions(outputs[0])
-    if dims is not None and len(dims) != 2:
+    dims = onnx_file.dimensions(outputs[0]) or []
+    if len(dims) != 2:
         shown = _shown(dims)
         raise BadModel(f"output {outputs[0].name!r} is {shown}", where=path, allowed=allowed)
     return outputs[0]
@@ -304,8 +298,7 @@ def _detects(model: ModelProto) -> bool:
 
 def _classes(path: Path, output: ValueInfoProto, entry: str, shape: tuple[int, ...]) -> int:
     """K, from the file where it tells, else from one run on zeros."""
-    dims = onnx_file.dimensions(output)
-    classes = dims[1] if dims is not None else None
+    classes = (onnx_file.dimensions(output) or [None, None])[1]
     if classes is None:
         answer = _answer(path, output.name, entry, shape)
         if answer.ndim != 2:
