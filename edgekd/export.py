@@ -209,7 +209,7 @@ def _agreements(run: RunFolder, record: dict[str, Any], int8: bool) -> dict[str,
     held = run.held_out()
     images = _as_fed(held.images(), record)
     student = logits(run.student_onnx, images)
-    found = {"images": len(images), "student_teacher": agreement(student, held.logits)}
+    found = {"student_teacher": agreement(student, held.logits)}
     if int8:
         quantized = logits(run.student_int8_onnx, images)
         found["student_int8_teacher"] = agreement(quantized, held.logits)
@@ -222,4 +222,4 @@ def _unfaithful_int8(agreements: dict[str, Any] | None) -> list[str]:
     if share >= _FAITHFUL:
         return []
     kept = f"INT8 and float student choose the same class on only {share:.1%} of the held-out images"
-    return [f"{kept}; try another --calibration, or more --samples"]
+    return [f"{kept}; try another --calibration"]

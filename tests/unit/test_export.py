@@ -1,0 +1,419 @@
+"""Export, with ONNX Runtime and torch itself as the outside truth."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import onnx
+import pytest
+import safetensors.torch
+import torch
+from torch import nn
+
+import edgekd
+from edgekd import networks, onnx_file, tracing
+from edgekd.config import ModelLimits, load_recipe, load_target
+from edgekd.errors import BadRun, CannotLoad, EdgekdError
+from edgekd.export import export
+from edgekd.inference import agreement, logits, open_session
+from edgekd.run_folder import HeldOut, RunFolder, read_json, write_json
+from edgekd.tracing import Port, Traced, trace
+
+TARGET, RECIPE = load_target("cpu"), load_recipe("minmax")
+IMAGE = Port("image", "logits", (1, 8, 8), classes=True)
+RECORD = {
+    "schema": "edgekd.run/1",
+    "state": "finished",
+    "teacher": {
+        **{"path": "/far/teacher.onnx", "sha256": "ab" * 32, "input_name": "pixels", "layout": "NCHW"},
+        **{"channels": 1, "height": 12, "width": 12, "classes": 4, "low": 0.0, "high": 1.0, "mean": None, "std": None},
+    },
+    "student": {"name": "cnn-small", "width": 0.125},
+    "generator": {"latent": 6, "width": 4},
+    "settings": {"seed": 5},
+}
+
+
+def distilled(path: Path) -> RunFolder:
+    """A run folder as distill leaves it, with random weights and the student itself in the teacher's place."""
+    torch.manual_seed(0)
+    run = RunFolder(path)
+    student, generator = networks.student_of(RECORD), networks.generator_of(RECORD)
+    with torch.no_grad():
+        images = generator.train()(torch.randn(64, 6))  # also gives its batch normalization running statistics
+        student.train()(images)
+    write_json(run.record_file, RECORD)
+    safetensors.torch.save_file(student.state_dict(), run.student_weights)
+    safetensors.torch.save_file(generator.state_dict(), run.generator_weights)
+    codes = (images.clamp(0, 1) * 255).round().to(torch.uint8).numpy()
+    held = HeldOut(codes, np.zeros((64, 4), np.float32), 0.0, 1.0)
+    answered = tracing.answers(student.eval(), held.images())
+    run.write_held_out(HeldOut(codes, answered, 0.0, 1.0))
+    return run
+
+
+def export_int8(run, **options):
+    return export(run, int8=True, target=TARGET, recipe=RECIPE, **options)
+
+
+@pytest.fixture(scope="module")
+def original(tmp_path_factory):
+    """One run exported for real, to be copied."""
+    run = distilled(tmp_path_factory.mktemp("export") / "run")
+    return run, export_int8(run)
+
+
+@pytest.fixture
+def exported(original, tmp_path):
+    shutil.copytree(original[0].path, tmp_path / "run")
+    return RunFolder(tmp_path / "run")
+
+
+@pytest.fixture
+def retraced(exported, monkeypatch):
+    """Which files would be traced again, without the seconds it takes: what was there before serves as the result."""
+    seen = []
+
+    def instead(network, port, limits, examples):
+        kind = {"logits": "student", "image": "generator"}[port.leaving]
+        seen.append(kind)
+        return Traced(
+            onnx.load(exported.path / f"{kind}.onnx"), None, {"examples": len(examples)}, f"{kind}: a warning"
+        )
+
+    monkeypatch.setattr(tracing, "trace", instead)
+    return seen
+
+
+# ------------------------------------------------------------------------------------------- what is written
+
+
+def test_the_record_tells_the_files_as_they_are(original):
+    run, record = original
+    assert read_json(run.export_file) == json.loads(json.dumps(record))
+    assert record["schema"] == "edgekd.export/1"
+    assert record["target"] == "cpu"
+    paths = {"student": run.student_onnx, "generator": run.generator_onnx, "student_int8": run.student_int8_onnx}
+    assert record["files"].keys() == paths.keys()
+    for kind, path in paths.items():
+        told = record["files"][kind]
+        assert (told["path"], told["sha256"], told["bytes"]) == (path.name, onnx_file.sha256(path), path.stat().st_size)
+    assert record["files"]["student"]["simplifier"].startswith("onnxsim ")
+    assert record["files"]["student"]["check"]["agreement"] == 1.0
+    assert record["files"]["student"]["check"]["max_abs"] < 1e-3 * record["files"]["student"]["check"]["scale"]
+    assert record["quantization"]["recipe"]["name"] == "minmax"
+    assert record["quantization"]["samples"]["count"] == RECIPE.samples
+
+
+def test_agreement_is_that_of_the_files(original):
+    run, record = original
+    held = run.held_out()
+    student, int8 = logits(run.student_onnx, held.images()), logits(run.student_int8_onnx, held.images())
+    assert record["agreement"] == {
+        "student_teacher": 1.0,
+        "student_int8_teacher": agreement(int8, held.logits),
+        "student_int8_student": agreement(int8, student),
+    }
+
+
+@pytest.mark.parametrize("batch", [1, 5])
+def test_student_and_generator_answer_as_torch_does(original, batch):
+    run, _ = original
+    images = np.random.default_rng(1).random((batch, 1, 12, 12), dtype=np.float32)
+    with torch.no_grad():
+        expected = networks.load_student(RECORD, run.student_weights)(torch.from_numpy(images))
+    np.testing.assert_allclose(logits(run.student_onnx, images), expected, rtol=1e-4, atol=1e-5)
+    latents = np.random.default_rng(2).standard_normal((batch, 6), dtype=np.float32)
+    with torch.no_grad():
+        expected = networks.load_generator(RECORD, run.generator_weights)(torch.from_numpy(latents))
+    found = open_session(run.generator_onnx).run(["image"], {"latent": latents})[0]
+    np.testing.assert_allclose(found, expected, rtol=1e-4, atol=1e-5)
+
+
+def test_the_file_holds_provenance_and_no_local_paths(original):
+    run, _ = original
+    model, int8 = onnx.load(run.student_onnx), onnx.load(run.student_int8_onnx)
+    notes = onnx_file.metadata(model)
+    assert notes == {
+        "edgekd.version": edgekd.__version__,
+        "edgekd.weights.sha256": onnx_file.sha256(run.student_weights),
+        "edgekd.teacher.sha256": "ab" * 32,
+        "edgekd.student": "cnn-small width 0.125",
+        "edgekd.seed": "5",
+        "edgekd.simplifier": notes["edgekd.simplifier"],
+    }
+    assert notes.items() <= onnx_file.metadata(int8).items()
+    assert onnx_file.metadata(int8)["edgekd.target"] == "cpu"
+    for path in (run.student_onnx, run.generator_onnx, run.student_int8_onnx):
+        content = path.read_bytes()
+        assert str(Path(edgekd.__file__).parent).encode() not in content
+        assert b"stack_trace" not in content
+        assert b"site-packages" not in content
+
+
+def test_the_file_is_within_the_targets_limits_and_keeps_the_teachers_input(original):
+    run, _ = original
+    model = onnx_file.load(run.student_onnx)
+    assert onnx_file.opset(model) == TARGET.model.opset
+    assert model.ir_version <= TARGET.model.ir_version
+    assert [value.name for value in model.graph.input] == ["pixels"]
+    assert onnx_file.dimensions(model.graph.input[0]) == [None, 1, 12, 12]
+    assert [value.name for value in model.graph.output] == ["logits"]
+    operators = {node.op_type for node in model.graph.node}
+    assert "GlobalAveragePool" in operators
+    assert not operators & {"ReduceMean", "BatchNormalization"}
+
+
+def test_nothing_else_is_left_in_the_folder(original):
+    run, _ = original
+    assert sorted(path.name for path in run.path.iterdir()) == [
+        *["export.json", "generator.onnx", "generator.safetensors", "run.json", "samples"],
+        *["student.int8.onnx", "student.onnx", "student.safetensors"],
+    ]
+
+
+@pytest.mark.slow
+def test_equal_weights_give_equal_bytes(exported):
+    names = ("student.onnx", "generator.onnx", "student.int8.onnx")
+    before = {name: (exported.path / name).read_bytes() for name in names}
+    for name in names:
+        (exported.path / name).unlink()
+    export_int8(exported)
+    assert {name: (exported.path / name).read_bytes() for name in names} == before
+
+
+# ------------------------------------------------------------------------------------------- what is kept
+
+
+def test_files_that_are_up_to_date_are_kept(exported, retraced):
+    before = read_json(exported.export_file)
+    assert export_int8(exported) == before
+    assert retraced == []
+
+
+@pytest.mark.parametrize("kind", ["student", "generator"])
+def test_a_file_older_than_its_weights_is_written_again(exported, retraced, kind):
+    weights = exported.path / f"{kind}.safetensors"
+    state = safetensors.torch.load_file(weights)
+    first = next(iter(state))
+    safetensors.torch.save_file(state | {first: state[first] + 1}, weights)
+    record = export_int8(exported)
+    assert retraced == [kind]
+    notes = onnx_file.metadata(onnx.load(exported.path / f"{kind}.onnx"))
+    assert notes["edgekd.weights.sha256"] == onnx_file.sha256(weights)
+    assert record["warnings"] == [f"{kind}: a warning"]
+    assert record["files"][kind]["check"] == {"examples": {"student": 64, "generator": 256}[kind]}
+
+
+def test_a_file_above_the_targets_limits_is_written_again(exported, retraced):
+    lower = TARGET.model_copy(update={"model": ModelLimits(opset=18, ir_version=8)})
+    export(exported, int8=False, target=lower, recipe=RECIPE)
+    assert retraced == ["student", "generator"]
+
+
+def test_an_int8_file_of_an_older_student_is_removed(exported):
+    model = onnx.load(exported.student_onnx)
+    model.doc_string = "another student"
+    onnx.save(model, exported.student_onnx)
+    record = export(exported, int8=False, target=TARGET, recipe=RECIPE)
+    assert not exported.student_int8_onnx.exists()
+    assert len(record["warnings"]) == 1
+    assert "student.int8.onnx was made from an older student and is removed" in record["warnings"][0]
+    assert record["files"].keys() == {"student", "generator"}
+    assert record["files"]["student"]["check"] is None  # this file has not been compared with torch
+
+
+def test_an_int8_file_of_this_student_stays(exported):
+    assert export(exported, int8=False, target=TARGET, recipe=RECIPE)["warnings"] == []
+    assert exported.student_int8_onnx.is_file()
+
+
+def without_torch(run, int8=True):
+    code = (
+        "import sys; sys.modules['torch'] = None;"
+        "from pathlib import Path; from edgekd.config import load_recipe, load_target;"
+        "from edgekd.export import export; from edgekd.run_folder import RunFolder;"
+        f"export(RunFolder(Path(sys.argv[1])), int8={int8}, target=load_target('cpu'), recipe=load_recipe('minmax'))"
+    )
+    environment = os.environ | {"PYTHONPATH": os.pathsep.join(sys.path)}
+    return subprocess.run(
+        [sys.executable, "-c", code, str(run.path)], env=environment, capture_output=True, text=True, check=False
+    )
+
+
+def test_int8_needs_no_torch_where_the_float_files_are_there(exported):
+    before = exported.student_int8_onnx.read_bytes()
+    exported.student_int8_onnx.unlink()
+    done = without_torch(exported)
+    assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
+    assert exported.student_int8_onnx.read_bytes() == before
+
+
+def test_a_missing_float_file_without_torch_names_the_cure(exported):
+    exported.generator_onnx.unlink()
+    done = without_torch(exported)
+    assert "CannotLoad" in done.stderr.splitlines()[-1]
+    assert "generator.onnx must be written from the weights, which needs edgekd[distill]" in done.stderr
+    assert "pip install 'edgekd[distill]'" in done.stderr
+    assert CannotLoad.exit_code == 3
+
+
+# ------------------------------------------------------------------------------------------- refusals, warnings
+
+
+def test_a_run_without_weights_names_the_command(exported):
+    exported.student_weights.unlink()
+    with pytest.raises(
+        BadRun, match=r"student.safetensors is missing; run first: edgekd distill /far/teacher.onnx --out"
+    ):
+        export_int8(exported)
+
+
+def test_an_interrupted_run_is_exported_with_a_warning(exported):
+    write_json(exported.record_file, RECORD | {"state": "interrupted"})
+    shutil.rmtree(exported.samples)
+    record = export_int8(exported)
+    assert "the run is interrupted, not finished" in record["warnings"][0]
+    assert record["warnings"][0].endswith("--resume")
+    assert record["agreement"] is None
+
+
+def test_a_failing_check_writes_nothing(exported, monkeypatch):
+    exported.student_onnx.unlink()
+    exported.generator_onnx.unlink()
+    before = sorted(path.name for path in exported.path.iterdir())
+
+    def failing(*_):
+        raise EdgekdError("ONNX Runtime and torch differ")
+
+    monkeypatch.setattr(tracing, "trace", failing)
+    with pytest.raises(EdgekdError, match="torch differ"):
+        export_int8(exported)
+    assert sorted(path.name for path in exported.path.iterdir()) == before
+
+
+def test_samples_override_the_recipe(exported):
+    assert export_int8(exported, samples=20)["quantization"]["samples"]["count"] == 20
+    with pytest.raises(EdgekdError, match="3 are too few for recipe minmax"):
+        export_int8(exported, samples=3)
+
+
+def test_an_int8_student_that_chooses_other_classes_is_told(exported, monkeypatch):
+    monkeypatch.setattr("edgekd.export.agreement", lambda first, second: 0.5)
+    record = export_int8(exported)
+    assert record["warnings"] == [
+        "INT8 and float student choose the same class on only 50.0% of the held-out images; try another --calibration"
+    ]
+
+
+# ------------------------------------------------------------------------------------------- tracing
+
+
+class Tiny(nn.Module):
+    """Convolution and dense layer on `[N, 1, 8, 8]`."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        torch.manual_seed(3)
+        self.layers = nn.Sequential(nn.Conv2d(1, 3, 3), nn.ReLU(), nn.Flatten(), nn.Linear(108, 4))
+
+    def forward(self, images):
+        return self.layers(images)
+
+
+@pytest.fixture
+def images():
+    return np.random.default_rng(0).random((20, 1, 8, 8), dtype=np.float32)
+
+
+@pytest.fixture
+def no_simplifier(monkeypatch):
+    monkeypatch.setattr(tracing, "SIMPLIFIER", (sys.executable, "-c", "raise SystemExit(3)"))
+
+
+def test_a_channels_last_teacher_gets_a_channels_last_student(images, no_simplifier, tmp_path):
+    port = Port("image", "logits", (1, 8, 8), channels_last=True, classes=True)
+    traced = trace(Tiny(), port, ModelLimits(), images)
+    onnx.save(traced.model, tmp_path / "student.onnx")
+    assert onnx_file.dimensions(traced.model.graph.input[0]) == [None, 8, 8, 1]
+    found = logits(tmp_path / "student.onnx", np.ascontiguousarray(images.transpose(0, 2, 3, 1)))
+    np.testing.assert_allclose(found, tracing.answers(Tiny(), images), rtol=1e-4, atol=1e-5)
+    assert traced.simplifier is None
+    assert traced.warning == "logits model: went on unsimplified, onnxsim ended with 3"
+
+
+def test_the_ir_ceiling_holds_and_nothing_is_printed(images, no_simplifier, capfd):
+    assert trace(Tiny(), IMAGE, ModelLimits(ir_version=8), images).model.ir_version == 8
+    assert capfd.readouterr() == ("", "")
+
+
+def test_a_network_that_cannot_be_traced_is_one_line(images, no_simplifier):
+    class Branching(nn.Module):
+        def forward(self, images):
+            return images if images.sum() > 0 else -images
+
+    with pytest.raises(EdgekdError, match="logits model: torch cannot export it") as caught:
+        trace(Branching(), IMAGE, ModelLimits(), images)
+    assert "\n" not in str(caught.value)
+
+
+def test_an_opset_above_the_ceiling_is_refused(images, no_simplifier, monkeypatch):
+    monkeypatch.setattr(onnx_file, "opset", lambda _: 18)
+    with pytest.raises(EdgekdError, match="torch exports it with opset 18, the target takes 17"):
+        trace(Tiny(), IMAGE, ModelLimits(opset=17), images)
+
+
+def test_answers_that_differ_from_torchs_are_refused(make_classifier, images):
+    path = make_classifier()
+    model, expected = onnx.load(path), logits(path, images)
+    check = tracing.compared(model, IMAGE, images, expected)
+    assert check == {"examples": 20, "max_abs": 0.0, "scale": float(np.abs(expected).max()), "agreement": 1.0}
+    with pytest.raises(EdgekdError, match=r"ONNX Runtime and torch differ \(examples 20, max_abs .*agreement 1\)"):
+        tracing.compared(model, IMAGE, images, expected * np.float32(1.01))
+    with pytest.raises(EdgekdError, match="differ"):
+        tracing.compared(model, IMAGE, images, np.full_like(expected, np.nan))
+
+
+def test_another_arg_max_is_refused_however_small_the_difference(make_picker):
+    images = np.zeros((4, 1, 2, 2), np.float32)
+    images[:, 0, 0, 0] = images[:, 0, 0, 1] = 1
+    images[:, 0, 0, 0] += 1e-5
+    path = make_picker()
+    with pytest.raises(EdgekdError, match="agreement 0"):
+        tracing.compared(onnx.load(path), IMAGE, images, logits(path, images)[:, [1, 0, 2, 3]])
+
+
+@pytest.mark.parametrize(
+    ("program", "reason"),
+    [
+        ("import os; os.abort()", "onnxsim ended with -6"),
+        ("import sys; sys.exit('Segmentation fault')", "onnxsim ended with 1: Segmentation fault"),
+        ("import time; time.sleep(60)", "onnxsim did not end within 1 s"),
+        ("import no_such_module_as_onnxsim", "No module named 'no_such_module_as_onnxsim'"),
+        ("import sys; open(sys.argv[2], 'wb').write(b'x')", "not an ONNX file"),
+        ("pass", "no such file"),
+    ],
+)
+def test_a_simplifier_that_fails_is_told_and_left_out(make_classifier, monkeypatch, program, reason):
+    monkeypatch.setattr(tracing, "SIMPLIFIER", (sys.executable, "-c", program))
+    monkeypatch.setattr(tracing, "SIMPLIFIER_SECONDS", 1.0)
+    model, why = tracing.simplified(onnx.load(make_classifier()))
+    assert model is None
+    assert why.startswith("went on unsimplified, ")
+    assert reason in why
+
+
+def test_a_simplifier_that_changes_the_answers_is_told_and_left_out(images, make_classifier, monkeypatch):
+    other = make_classifier()
+    copy = f"import shutil, sys; shutil.copy({str(other)!r}, sys.argv[2])"
+    monkeypatch.setattr(tracing, "SIMPLIFIER", (sys.executable, "-c", copy))
+    traced = trace(Tiny(), IMAGE, ModelLimits(), images)
+    assert traced.simplifier is None
+    assert "what onnxsim wrote is wrong" in traced.warning
+    assert traced.check["agreement"] == 1.0
