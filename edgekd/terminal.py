@@ -29,6 +29,8 @@ UsageError: type[typer.BadParameter] = typer.BadParameter.__bases__[0]
 """Click's UsageError; Typer carries its own click in some versions and does not export the name."""
 
 INTERRUPTED = 128 + signal.SIGINT
+PIPE_CLOSED = 128 + 13
+"""What a shell reports for SIGPIPE; Windows has no such signal to name."""
 PLAIN_SECONDS = 15.0
 """How often progress is told where there is no terminal to draw a bar on."""
 
@@ -45,18 +47,13 @@ def guarded(command: Callable[[], int | None]) -> int:
     if not debug:
         warnings.simplefilter("ignore")
     try:
-        code = command() or 0
-        sys.stdout.flush()
-    except BrokenPipeError:
-        _forget_stdout()
-        return 128 + 13  # what a shell reports for SIGPIPE, which Windows does not know
+        return command() or 0
     except KeyboardInterrupt:
         return INTERRUPTED
     except Exception as error:
         if debug:
             traceback.print_exc()
         return _explained(error)
-    return code
 
 
 def _explained(error: Exception) -> int:
@@ -103,8 +100,13 @@ def note(text: str) -> None:
 
 
 def show(record: Any, text: str, *, as_json: bool) -> None:
-    """A result on stdout: its JSON for programs, or text for people."""
-    typer.echo(json.dumps(record, indent=2, ensure_ascii=False) if as_json else text)
+    """A result on stdout: its JSON for programs, or text for people. A reader who has gone away is no error."""
+    try:
+        typer.echo(json.dumps(record, indent=2, ensure_ascii=False) if as_json else text)
+        sys.stdout.flush()
+    except BrokenPipeError:
+        _forget_stdout()
+        raise typer.Exit(PIPE_CLOSED) from None
 
 
 def table(rows: Sequence[Sequence[str]], headers: Sequence[str] = ()) -> str:
