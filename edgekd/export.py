@@ -12,10 +12,11 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
+from onnx import ModelProto
 
 from edgekd import __version__, onnx_file
 from edgekd.config import CalibrationRecipe, Target
-from edgekd.errors import BadRun, CannotLoad
+from edgekd.errors import BadModel, BadRun, CannotLoad
 from edgekd.inference import agreement, logits
 from edgekd.quantize import generator_samples, quantize
 from edgekd.run_folder import RunFolder, atomic, read_json, write_json
@@ -119,11 +120,19 @@ def _notes(weights: Path, record: dict[str, Any]) -> dict[str, str]:
 
 def _up_to_date(path: Path, notes: dict[str, str], target: Target) -> bool:
     """Whether a float file was made from these weights and is within the target's limits."""
-    if not path.is_file():
+    model = _readable(path)
+    if model is None:
         return False
-    model = onnx_file.load(path)
     same = onnx_file.metadata(model).get("edgekd.weights.sha256") == notes["edgekd.weights.sha256"]
     return same and onnx_file.opset(model) <= target.model.opset and model.ir_version <= target.model.ir_version
+
+
+def _readable(path: Path) -> ModelProto | None:
+    """A model written earlier; None when it is missing or damaged, and so has to be made again."""
+    try:
+        return onnx_file.load(path)
+    except BadModel:
+        return None
 
 
 def _traced(run: RunFolder, record: dict[str, Any], target: Target, kinds: list[str]) -> dict[str, Traced]:
@@ -163,8 +172,10 @@ def _file_record(run: RunFolder, kind: str, path: Path, traced: Traced | None) -
     known: dict[str, Any] = {"path": path.name, "sha256": onnx_file.sha256(path), "bytes": path.stat().st_size}
     if traced is not None:
         return known | {"simplifier": traced.simplifier, "check": traced.check}
-    earlier = read_json(run.export_file) if run.export_file.is_file() else {}
-    before = earlier.get("files", {}).get(kind, {})
+    try:
+        before = read_json(run.export_file).get("files", {}).get(kind, {})
+    except BadRun:  # no earlier record, or a damaged one: it is about to be replaced
+        before = {}
     same = before.get("sha256") == known["sha256"]
     return known | {key: before.get(key) if same else None for key in ("simplifier", "check")}
 
@@ -196,12 +207,12 @@ def _without_stale_int8(run: RunFolder) -> list[str]:
     path = run.student_int8_onnx
     if not path.is_file():
         return []
-    made_from = onnx_file.metadata(onnx_file.load(path)).get("edgekd.float.sha256")
-    if made_from == onnx_file.sha256(run.student_onnx):
+    model = _readable(path)
+    if model is not None and onnx_file.metadata(model).get("edgekd.float.sha256") == onnx_file.sha256(run.student_onnx):
         return []
     path.unlink()
     again = f"edgekd export {run.path} --int8"
-    return [f"{path.name} was made from an older student and is removed; make it again with: {again}"]
+    return [f"{path.name} was not made from this student and is removed; make it again with: {again}"]
 
 
 def _agreements(run: RunFolder, record: dict[str, Any], int8: bool) -> dict[str, Any]:

@@ -61,6 +61,21 @@ def atomic(path: Path) -> Iterator[IO[bytes]]:
             temporary.unlink(missing_ok=True)
 
 
+@contextmanager
+def scratch() -> Iterator[Path]:
+    """A folder for temporary files, gone afterwards.
+
+    Raises:
+        EdgekdError: it cannot be made or written.
+    """
+    try:
+        with tempfile.TemporaryDirectory(prefix="edgekd-") as folder:
+            yield Path(folder)
+    except OSError as error:
+        what = f"temporary files cannot be written: {error.strerror or error}"
+        raise EdgekdError(what, where=tempfile.gettempdir(), hint="free some space, or set TMPDIR") from error
+
+
 def write_json(path: Path, record: dict[str, Any]) -> None:
     """Write a record as indented JSON, atomically."""
     with atomic(path) as file:

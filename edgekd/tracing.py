@@ -9,9 +9,7 @@ from __future__ import annotations
 import importlib.metadata
 import subprocess
 import sys
-import tempfile
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -26,6 +24,7 @@ from edgekd.config import ModelLimits
 from edgekd.errors import EdgekdError
 from edgekd.inference import agreement, open_session
 from edgekd.quiet import quiet
+from edgekd.run_folder import scratch
 
 SIMPLIFIER = (sys.executable, "-m", "onnxsim")
 """Command that takes an ONNX file and writes a simpler one. A process of its own, because it can crash and hang."""
@@ -169,8 +168,8 @@ def _pool_globally(model: ModelProto) -> None:
 
 def simplified(model: ModelProto) -> tuple[ModelProto | None, str]:
     """What onnxsim makes of a model, or None and the reason why not."""
-    with tempfile.TemporaryDirectory(prefix="edgekd-simplify-") as folder:
-        before, after = Path(folder) / "before.onnx", Path(folder) / "after.onnx"
+    with scratch() as folder:
+        before, after = folder / "before.onnx", folder / "after.onnx"
         onnx.save(model, before)
         command = [*SIMPLIFIER, str(before), str(after)]
         try:
@@ -199,8 +198,8 @@ def compared(model: ModelProto, port: Port, fed: NDArray[np.float32], expected: 
     Raises:
         EdgekdError: they differ by more than rounding, or choose other classes.
     """
-    with tempfile.TemporaryDirectory(prefix="edgekd-check-") as folder:
-        path = Path(folder) / "model.onnx"
+    with scratch() as folder:
+        path = folder / "model.onnx"
         onnx.save(model, path)
         session = open_session(path)
         parts = (fed[start : start + _BATCH] for start in range(0, len(fed), _BATCH))

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import tempfile
 from collections import Counter
 from pathlib import Path
 from typing import Any
@@ -26,7 +25,7 @@ from edgekd.errors import BadData, BadModel, EdgekdError
 from edgekd.inference import open_session
 from edgekd.quantize.ranges import tensor_ranges
 from edgekd.quiet import quiet
-from edgekd.run_folder import atomic
+from edgekd.run_folder import atomic, scratch
 
 _TYPES = {"uint8": QuantType.QUInt8, "int8": QuantType.QInt8}
 _OPERATORS = sorted({*QDQRegistry, *QLinearOpsRegistry})
@@ -77,9 +76,9 @@ def quantize(
     samples = np.ascontiguousarray(samples)
     _check_samples(samples, onnx_file.real_inputs(model)[0], recipe)
     digest = hashlib.sha256(samples.tobytes()).hexdigest()
-    with tempfile.TemporaryDirectory(prefix="edgekd-quantize-") as name, quiet():
+    with scratch() as folder, quiet():
         try:
-            quantized = _quantized(model, samples, quantization, recipe, Path(name))
+            quantized = _quantized(model, samples, quantization, recipe, folder)
         except Exception as error:
             raise EdgekdError(
                 f"ONNX Runtime cannot quantize it: {onnx_file.first_line(error)}", where=float_model
@@ -92,7 +91,7 @@ def quantize(
         }
         onnx_file.set_metadata(quantized, onnx_file.metadata(model) | metadata | own)
         content = quantized.SerializeToString(deterministic=True)
-        proof = Path(name) / "quantized.onnx"
+        proof = folder / "quantized.onnx"
         proof.write_bytes(content)
         open_session(proof)
     with atomic(out) as file:

@@ -211,6 +211,15 @@ def test_a_file_older_than_its_weights_is_written_again(exported, retraced, kind
     assert record["files"][kind]["check"] == {"examples": {"student": 64, "generator": 256}[kind]}
 
 
+def test_a_damaged_file_is_written_again(exported, monkeypatch):
+    good = onnx.load(exported.student_onnx)
+    exported.student_onnx.write_bytes(b"cut short")
+    exported.export_file.write_text("{")
+    monkeypatch.setattr(tracing, "trace", lambda *_: Traced(good, None, {}, ""))
+    assert export_int8(exported)["agreement"]["student_teacher"] == 1.0
+    assert onnx_file.load(exported.student_onnx)
+
+
 def test_a_file_above_the_targets_limits_is_written_again(exported, retraced):
     lower = TARGET.model_copy(update={"model": ModelLimits(opset=18, ir_version=8)})
     export(exported, int8=False, target=lower, recipe=RECIPE)
@@ -224,7 +233,7 @@ def test_an_int8_file_of_an_older_student_is_removed(exported):
     record = export(exported, int8=False, target=TARGET, recipe=RECIPE)
     assert not exported.student_int8_onnx.exists()
     assert len(record["warnings"]) == 1
-    assert "student.int8.onnx was made from an older student and is removed" in record["warnings"][0]
+    assert "student.int8.onnx was not made from this student and is removed" in record["warnings"][0]
     assert record["files"].keys() == {"student", "generator"}
     assert record["files"]["student"]["check"] is None  # this file has not been compared with torch
 

@@ -274,6 +274,11 @@ def test_a_failure_inside_onnx_runtime_is_one_line_and_leaves_nothing(make_class
     refused(make_classifier(), samples, EdgekdError, "ONNX Runtime cannot quantize it: first$")
 
 
+def test_a_full_disk_is_one_line(make_classifier, samples, monkeypatch, tmp_path):
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path / "gone"))
+    refused(make_classifier(), samples, EdgekdError, "temporary files cannot be written: No such file")
+
+
 def test_an_older_result_survives_a_failure(make_classifier, samples):
     source = make_classifier()
     path, _ = int8(source, samples)
