@@ -41,6 +41,7 @@ class GraphBuilder:
         self._buffers: dict[int, tuple[fx.Node, Tensor]] = {}
         self._sizes: dict[tuple[fx.Node, int], fx.Node] = {}
         self.first_input: fx.Node | None = None
+        self._carried: dict[fx.Node, torch.dtype] = {}
 
     def placeholder(self, name: str, trials: tuple[Tensor, Tensor]) -> fx.Node:
         """A graph input and what it looks like in the two trials."""
@@ -96,9 +97,35 @@ class GraphBuilder:
             return trials[0].dtype if trials and isinstance(trials[0], Tensor) else None
         return value.dtype
 
+    def grown(self, values: Sequence[Value | None]) -> bool:
+        """Whether the batch that is being made free shows in the shape of any of these."""
+        if not self.batch_growth:
+            return False
+        pairs = (self._trials.get(value) for value in values if isinstance(value, fx.Node))
+        shapes = ((p[0].shape, p[1].shape) for p in pairs if p and isinstance(p[0], Tensor))
+        return any(
+            n and m == n * self.batch_growth for first, second in shapes for n, m in zip(first, second, strict=True)
+        )
+
+    def carry(self, value: Value, dtype: torch.dtype) -> Value:
+        """Declare that a float tensor stands for integers of this type, so that a gradient can pass."""
+        if isinstance(value, fx.Node):
+            self._carried[value] = dtype
+            return value
+        return self.emit(torch.Tensor.to, value, dtype)  # type: ignore[no-any-return]
+
+    def carried_type(self, value: Value | None) -> torch.dtype | None:
+        """The integer type that a float tensor stands for, or None."""
+        return self._carried.get(value) if isinstance(value, fx.Node) else None
+
+    def settled(self, value: Value) -> Value:
+        """The integers that a carried tensor stands for; any other value as it is."""
+        dtype = self.carried_type(value)
+        return value if dtype is None else self.emit(torch.Tensor.to, value, dtype)
+
     def output(self, values: Sequence[Value]) -> fx.GraphModule:
         """The finished module, returning these values as a tuple."""
-        self.graph.output(tuple(self._with_buffer(self.materialised(value)) for value in values))
+        self.graph.output(tuple(self._with_buffer(self.materialised(self.settled(value))) for value in values))
         self.graph.eliminate_dead_code()
         self.graph.lint()
         return fx.GraphModule(self.root, self.graph, "ImportedGraph")

@@ -6,6 +6,7 @@ import importlib
 import pkgutil
 from collections.abc import Iterable, Sequence
 
+import torch
 from onnx import ModelProto, NodeProto, TensorProto
 from onnx.inliner import inline_local_functions
 from torch import Tensor, fx
@@ -127,14 +128,14 @@ def _opsets(model: ModelProto) -> dict[str, int]:
     return {"" if o.domain == "ai.onnx" else o.domain: o.version for o in model.opset_import}
 
 
-def _converter(opsets: dict[str, int], node: NodeProto) -> registry.Converter | None:
+def _claim(opsets: dict[str, int], node: NodeProto) -> registry.Claim | None:
     domain = "" if node.domain == "ai.onnx" else node.domain
     return registry.find(node.op_type, domain, opsets.get(domain, 1))
 
 
 def _unclaimed(model: ModelProto, nodes: Iterable[NodeProto]) -> list[tuple[str, str]]:
     opsets = _opsets(model)
-    return [(node.op_type, _label(node)) for node in nodes if _converter(opsets, node) is None]
+    return [(node.op_type, _label(node)) for node in nodes if _claim(opsets, node) is None]
 
 
 def _label(node: NodeProto) -> str:
@@ -181,21 +182,39 @@ def _constant(proto: TensorProto) -> Tensor:
 def _converted(
     node: NodeProto, known: dict[str, Value], opsets: dict[str, int], builder: GraphBuilder
 ) -> dict[str, Value]:
-    convert = _converter(opsets, node)
-    assert convert is not None
+    claim = _claim(opsets, node)
+    assert claim is not None
     inputs = [known[name] if name else None for name in node.input]
+    kinds = {builder.carried_type(value) for value in inputs[: 1 if node.op_type != "Concat" else None]}
+    moved = kinds.pop() if claim.moves and len(kinds) == 1 else None
+    if not (claim.carried or moved):
+        inputs = [None if value is None else builder.settled(value) for value in inputs]
     try:
-        result = convert(NodeView(node, inputs, opsets.get("", 1), builder))
+        result = claim.convert(NodeView(node, inputs, opsets.get("", 1), builder))
     except Exception as error:  # a converter or torch may refuse a foreign graph in any way: one line says where
         raise BadModel(
             f"cannot be imported: {first_line(error)}", where=f"{node.op_type} node {_label(node)}"
         ) from error
     values = result if isinstance(result, tuple) else (result,)
+    if moved is not None:
+        values = tuple(_carried(builder, value, moved) for value in values)
     named = {name: value for name, value in zip(node.output, values, strict=False) if name and value is not None}
+    if builder.grown(inputs) and not builder.grown(list(named.values())) and _has_tensor(named):
+        raise BadModel("the graph works on its fixed batch only", where=f"{node.op_type} node {_label(node)}")
     lost = [name for name in node.output if name and name not in named]
     if lost:
         raise BadModel(f"its output {', '.join(lost)} is not supported", where=f"{node.op_type} node {_label(node)}")
     return named
+
+
+def _has_tensor(named: dict[str, Value]) -> bool:
+    return any(isinstance(value, fx.Node) for value in named.values())
+
+
+def _carried(builder: GraphBuilder, value: Value | None, dtype: torch.dtype) -> Value | None:
+    kind = None if value is None else builder.dtype(value)
+    floats = kind is not None and kind.is_floating_point
+    return builder.carry(value, dtype) if value is not None and floats else value
 
 
 def _check_batch(builder: GraphBuilder, values: list[Value], trial: Trial) -> None:

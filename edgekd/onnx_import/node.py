@@ -126,6 +126,14 @@ class NodeView:
         """Element type, None when unknown."""
         return self.builder.dtype(value)
 
+    def carry(self, value: Value, dtype: torch.dtype) -> Value:
+        """Declare that a float tensor stands for integers of this type."""
+        return self.builder.carry(value, dtype)
+
+    def carried_type(self, value: Value | None) -> torch.dtype | None:
+        """The integer type that a float tensor stands for, or None."""
+        return self.builder.carried_type(value)
+
     def axis(self, value: Value, axis: int) -> int:
         """An axis counted from the front.
 

@@ -19,7 +19,7 @@ from edgekd.onnx_import.tensors import dtype_of
 from edgekd.onnx_import.values import Element, Sizes, Unconvertible, Value
 
 
-@operator("Slice")
+@operator("Slice", moves=True)
 def slice_of(node: NodeView) -> Value:
     """From starts to ends by steps along some axes: inputs from opset 10 on, attributes before."""
     x = node.value(0)
@@ -153,7 +153,7 @@ def reindexed(x: Tensor, axis: int, begin: int, end: int, mode: str) -> Tensor:
     return x.index_select(axis, places)
 
 
-@operator("Gather")
+@operator("Gather", moves=True)
 def gather(node: NodeView) -> Value:
     """Rows, columns, ... by index along one axis."""
     x, indices = node.value(0), node.value(1)
@@ -253,7 +253,8 @@ def slices_scattered(x: Tensor, indices: Tensor, updates: Tensor, reduction: str
         return flat.index_put((rows,), updates.to(x.dtype)).reshape(x.shape)
     if reduction == "add":
         return flat.index_add(0, rows, updates).reshape(x.shape)
-    return flat.index_reduce(0, rows, updates, _REDUCTIONS[reduction]).reshape(x.shape)
+    places = rows.reshape(-1, *[1] * (flat.ndim - 1)).expand_as(updates)
+    return flat.scatter_reduce(0, places, updates, _REDUCTIONS[reduction]).reshape(x.shape)
 
 
 @operator("OneHot", since=9)

@@ -21,7 +21,7 @@ _MAX = {1: F.max_pool1d, 2: F.max_pool2d, 3: F.max_pool3d}
 _AVERAGE: dict[int, Any] = {1: F.avg_pool1d, 2: F.avg_pool2d, 3: F.avg_pool3d}
 
 
-@operator("MaxPool")
+@operator("MaxPool", moves=True)
 def max_pool(node: NodeView) -> Value | tuple[Value, ...]:
     """Largest value of each window, and where it was if asked."""
     x = node.tensor(0)

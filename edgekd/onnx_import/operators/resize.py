@@ -117,6 +117,7 @@ def _resized(
         assert scales is not None
         sizes = [node.emit(scaled_length, n, s) for n, s in zip(lengths, scales, strict=True)]
     check_elements(*sizes)
+    sizes = _free_batch(node, x, axes, sizes)
     factors: list[Element | None] = [*scales] if scales else [None] * len(axes)
     plan = [
         (axis, size, factor, sampling)
@@ -129,6 +130,17 @@ def _resized(
     for axis, size, factor, sampling in plan:
         x = _resampled(node, x, axis, size, factor, sampling)
     return x
+
+
+def _free_batch(node: NodeView, x: Value, axes: list[int], sizes: list[Element]) -> list[Element]:
+    """Sizes in which the batch that the file fixed is that of the input."""
+    growth = node.builder.batch_growth
+    before, after = node.builder.trial_shapes(x)
+    lengths = node.shape(x)
+    return [
+        lengths[a] if growth and after[a] == before[a] * growth and s == before[a] else s
+        for a, s in zip(axes, sizes, strict=True)
+    ]
 
 
 def _unchanged(length: Element, size: Element, factor: Element | None, how: Sampling) -> bool:

@@ -75,13 +75,13 @@ def filled(sizes: Sequence[int], value: float, dtype: torch.dtype, like: Tensor 
     return torch.full(tuple(sizes), value, dtype=dtype, device=None if like is None else like.device)
 
 
-@operator("Identity")
+@operator("Identity", moves=True)
 def identity(node: NodeView) -> Value:
     """The input."""
     return node.value(0)
 
 
-@operator("Dropout")
+@operator("Dropout", moves=True)
 def dropout(node: NodeView) -> Value | tuple[Value, ...]:
     """The input: an imported graph does not train."""
     x = node.value(0)
@@ -90,10 +90,13 @@ def dropout(node: NodeView) -> Value | tuple[Value, ...]:
     return x, node.emit(torch.ones_like, node.as_tensor(x), dtype=torch.bool)
 
 
-@operator("Cast")
+@operator("Cast", carried=True)
 def cast(node: NodeView) -> Value:
     """Another element type."""
-    return converted(node, node.value(0), dtype_of(node.integer("to", 1)))
+    x, dtype = node.value(0), dtype_of(node.integer("to", 1))
+    if node.carried_type(x) is not None and not dtype.is_floating_point:
+        x = node.builder.settled(x)
+    return converted(node, x, dtype)
 
 
 @operator("CastLike", since=15)
@@ -115,7 +118,7 @@ def converted(node: NodeView, x: Value, dtype: torch.dtype) -> Value:
     return node.emit(torch.Tensor.to, x, dtype)
 
 
-@operator("Reshape")
+@operator("Reshape", moves=True)
 def reshape(node: NodeView) -> Value:
     """Another shape: 0 copies the input's size, one -1 is what remains; a batch the file fixed is made free."""
     x = node.value(0)
@@ -175,7 +178,7 @@ def _resolved(target: list[int], total: int) -> list[int]:
     return [total // rest if t == -1 and rest else t for t in target]
 
 
-@operator("Flatten")
+@operator("Flatten", moves=True)
 def flatten(node: NodeView) -> Value:
     """Two axes: those before `axis`, and the rest."""
     x = node.tensor(0)
@@ -197,7 +200,7 @@ def in_two(x: Tensor, axis: int) -> Tensor:
     return x.reshape(math.prod(x.shape[:axis]), math.prod(x.shape[axis:]))
 
 
-@operator("Transpose")
+@operator("Transpose", moves=True)
 def transpose(node: NodeView) -> Value:
     """Axes in another order; reversed by default."""
     x = node.tensor(0)
@@ -213,7 +216,7 @@ def axes_of(node: NodeView, position: int) -> list[int] | None:
     return None if given is None else [int(a) for a in given.reshape(-1).tolist()]
 
 
-@operator("Squeeze")
+@operator("Squeeze", moves=True)
 def squeeze(node: NodeView) -> Value:
     """Without some axes of length 1, or all of them."""
     x = node.value(0)
@@ -231,7 +234,7 @@ def squeeze(node: NodeView) -> Value:
     return x
 
 
-@operator("Unsqueeze")
+@operator("Unsqueeze", moves=True)
 def unsqueeze(node: NodeView) -> Value:
     """With new axes of length 1."""
     x, axes = node.value(0), axes_of(node, 1) or []
@@ -246,7 +249,7 @@ def unsqueeze(node: NodeView) -> Value:
     return x
 
 
-@operator("Concat")
+@operator("Concat", moves=True)
 def concat(node: NodeView) -> Value:
     """Side by side along one axis."""
     values = [node.value(i) for i in range(len(node.inputs))]
@@ -266,12 +269,11 @@ def _same_batch(node: NodeView, tensors: list[Tensor | fx.Node], axis: int) -> l
     rank = len(shapes[0][0])
     for free in (a for a in range(rank) if a != axis):
         longest = max(range(len(tensors)), key=lambda i: shapes[i][1][free])
-        for i, (before, after) in enumerate(shapes):
+        for i, (_, after) in enumerate(shapes):
             if after[free] < shapes[longest][1][free]:
                 sizes: list[Element] = [-1] * rank
                 sizes[free] = node.shape(tensors[longest])[free]
-                one = _one_sample(tensors[i], free) if before[free] != 1 else tensors[i]
-                tensors[i] = node.emit(torch.Tensor.expand, one, tuple(sizes))
+                tensors[i] = node.emit(torch.Tensor.expand, _one_sample(tensors[i], free), tuple(sizes))
     return tensors
 
 
@@ -281,7 +283,7 @@ def _one_sample(value: Tensor | fx.Node, axis: int) -> Tensor:
     return value.narrow(axis, 0, 1)
 
 
-@operator("Split")
+@operator("Split", moves=True)
 def split(node: NodeView) -> tuple[Value, ...]:
     """Parts along one axis: of given sizes, or equal (the last may be shorter)."""
     x, count = node.value(0), len(node.output_names)
@@ -317,7 +319,7 @@ def remaining(length: int, chunk: int, count: int) -> int:
     return length - chunk * (count - 1)
 
 
-@operator("Expand")
+@operator("Expand", moves=True)
 def expand(node: NodeView) -> Value:
     """Broadcast to a shape; a size that the input has already stays its own, so that a fixed batch becomes free."""
     x, target = node.tensor(0), node.elements(1)
@@ -335,7 +337,7 @@ def expand(node: NodeView) -> Value:
     return x if set(kept) <= {-1} else node.emit(torch.Tensor.expand, x, tuple(kept))
 
 
-@operator("Tile")
+@operator("Tile", moves=True)
 def tile(node: NodeView) -> Value:
     """The tensor repeated along each axis."""
     x, repeats = node.tensor(0), node.elements(1)
@@ -365,7 +367,7 @@ def counted(start: float, limit: float, delta: float, dtype: torch.dtype, like: 
     return torch.arange(start, limit, delta, dtype=dtype, device=device)
 
 
-@operator("DepthToSpace")
+@operator("DepthToSpace", moves=True)
 def depth_to_space(node: NodeView) -> Value:
     """Blocks of channels become blocks of pixels."""
     x, block = node.tensor(0), node.integer("blocksize", 1)
@@ -381,7 +383,7 @@ def depth_first_shuffle(x: Tensor, block: int) -> Tensor:
     return x.reshape(n, c // (block * block), h * block, w * block)
 
 
-@operator("SpaceToDepth")
+@operator("SpaceToDepth", moves=True)
 def space_to_depth(node: NodeView) -> Value:
     """Blocks of pixels become blocks of channels."""
     function = F.pixel_unshuffle if node.text("mode", "DCR") == "CRD" else space_unshuffle
