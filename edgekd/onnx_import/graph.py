@@ -41,6 +41,7 @@ class GraphBuilder:
         self._buffers: dict[int, tuple[fx.Node, Tensor]] = {}
         self._sizes: dict[tuple[fx.Node, int], fx.Node] = {}
         self.first_input: fx.Node | None = None
+        self._folded = 0
         self._carried: dict[fx.Node, torch.dtype] = {}
 
     def placeholder(self, name: str, trials: tuple[Tensor, Tensor]) -> fx.Node:
@@ -57,7 +58,7 @@ class GraphBuilder:
         """
         arguments = map_aggregate((args, kwargs), self.materialised)
         if not _nodes_in(arguments):
-            return _fold(function, *arguments)
+            return self._fold(function, *arguments)
         with_buffers = map_aggregate(arguments, self._with_buffer)
         node = self.graph.call_function(function, *with_buffers)
         self._trials[node] = self._try(function, arguments)
@@ -155,6 +156,16 @@ class GraphBuilder:
             self._buffers[id(value)] = (node, value)
         return self._buffers[id(value)][0]
 
+    def _fold(self, function: Callable[..., Any], args: Any, kwargs: Any) -> Any:
+        """The result now; many constants that are each just small enough are refused as one that is not."""
+        _check_extent(function, args, kwargs)
+        with torch.no_grad():
+            result = function(*args, **kwargs)
+        self._folded += sum(t.numel() for t in _parts(result) if isinstance(t, Tensor) and not t._is_view())
+        if self._folded > 4 * MAXIMUM_ELEMENTS:
+            raise Unconvertible("its constants are absurdly large together")
+        return result
+
     def _try(self, function: Callable[..., Any], arguments: Any) -> tuple[Any, Any] | None:
         if any(self._trials.get(node) is None for node in _nodes_in(arguments)):
             return None
@@ -185,12 +196,6 @@ def _identifier(name: str) -> str:
     return f"input_{cleaned}" if not cleaned or cleaned[0].isdigit() or cleaned[0] == "_" else cleaned
 
 
-def _fold(function: Callable[..., Any], args: Any, kwargs: Any) -> Any:
-    _check_extent(function, args, kwargs)
-    with torch.no_grad():
-        return function(*args, **kwargs)
-
-
 def _check_extent(function: Callable[..., Any], args: Any, kwargs: Any) -> None:
     """Refuse a constant of absurd size before allocating it."""
     args, kwargs = map_aggregate((args, kwargs), _to_meta)
@@ -199,7 +204,7 @@ def _check_extent(function: Callable[..., Any], args: Any, kwargs: Any) -> None:
             results = function(*args, **kwargs)
     except (NotImplementedError, RuntimeError, TypeError):  # needs data: the function itself limits what it makes
         return
-    for result in results if isinstance(results, tuple | list) else (results,):
+    for result in _parts(results):
         if isinstance(result, Tensor) and result.numel() > MAXIMUM_ELEMENTS:
             raise Unconvertible(f"a constant of shape {list(result.shape)} is absurdly large")
 
@@ -209,6 +214,10 @@ def check_elements(*dimensions: Element) -> None:
     total = math.prod(d for d in dimensions if isinstance(d, int))
     if abs(total) > MAXIMUM_ELEMENTS:
         raise Unconvertible(f"a tensor of {total} elements is absurdly large")
+
+
+def _parts(result: Any) -> Sequence[Any]:
+    return result if isinstance(result, tuple | list) else (result,)
 
 
 def _to_meta(value: Any) -> Any:
@@ -223,7 +232,7 @@ def _dry_run(function: Callable[..., Any], args: Any, kwargs: Any) -> Any:
         args, kwargs = map_aggregate((args, kwargs), _to_meta)
     with torch.no_grad():
         result = function(*args, **kwargs)
-    for tensor in result if isinstance(result, tuple | list) else (result,):
+    for tensor in _parts(result):
         if isinstance(tensor, Tensor) and tensor.numel() > MAXIMUM_TENSOR:
             raise Unconvertible(f"a tensor of shape {list(tensor.shape)} is absurdly large")
     return result

@@ -13,8 +13,8 @@ from torch import Tensor
 
 from edgekd.onnx_import.values import Unconvertible
 
-MAXIMUM_ELEMENTS = 2**28
-"""A constant folded while importing may hold this many elements: 1 GiB of float32."""
+MAXIMUM_ELEMENTS = 2**27
+"""A constant folded while importing may hold this many elements: 512 MiB of float32."""
 
 DTYPES = {
     TensorProto.FLOAT: torch.float32,
@@ -54,7 +54,7 @@ def to_torch(proto: TensorProto) -> Tensor:
         Unconvertible: an unsupported element type, a size that is absurd or does not fit the data.
     """
     dtype = dtype_of(proto.data_type)
-    if math.prod(proto.dims) > 2 * MAXIMUM_ELEMENTS * 4 or any(size < 0 for size in proto.dims):
+    if math.prod(proto.dims) > 16 * MAXIMUM_ELEMENTS or any(size < 0 for size in proto.dims):
         raise Unconvertible(f"tensor {proto.name} has the absurd shape {list(proto.dims)}")
     try:
         array = onnx.numpy_helper.to_array(proto)

@@ -21,7 +21,7 @@ PARAMETERS = {
     "AffineGrid": (1,), "CumProd": (1,), "CumSum": (1,), "Dropout": (1, 2), "Expand": (1,), "HammingWindow": (0,),
     "HannWindow": (0,), "OneHot": (1,), "Pad": (1, 2, 3), "Range": (0, 1, 2), "Reshape": (1,), "Resize": (1, 2, 3),
     "Slice": (1, 2, 3, 4), "Split": (1,), "Squeeze": (1,), "Tile": (1,), "TopK": (1,), "Trilu": (1,),
-    "Unsqueeze": (1,), "LSTM": (4,), "GRU": (4,), "RNN": (4,), "Upsample": (1,), "MaxUnpool": (2,), "DFT": (1, 2),
+    "Unsqueeze": (1,), "LSTM": (4,), "GRU": (4,), "RNN": (4,), "Upsample": (1,), "MaxUnpool": (2,), "Compress": (1,),
     "ReduceL1": (1,), "ReduceL2": (1,), "ReduceLogSum": (1,), "ReduceLogSumExp": (1,), "ReduceMax": (1,),
     "ReduceMean": (1,), "ReduceMin": (1,), "ReduceProd": (1,), "ReduceSum": (1,), "ReduceSumSquare": (1,),
 }  # fmt: skip
@@ -50,6 +50,7 @@ EXCLUDED = {
     "test_batchnorm_*_training_mode*": "training: an imported graph does not train",
     "test_training_dropout*": "training: an imported graph does not train",
     "test_resize_downsample_scales_*_align_corners": "ONNX Runtime takes the rounded length here, and so do we",
+    "test_col2im_5d": "three spatial axes; torch folds two",
     "test_center_crop_pad_*_expanded": "the sizes are fed as data; shapes must follow from the file or the input",
 }
 """Cases of claimed operators that are not expected to pass, and why."""

@@ -122,7 +122,8 @@ _SOFTMAX: dict[str, Callable[..., Tensor]] = {"Softmax": F.softmax, "LogSoftmax"
 @operator("Softmax", "LogSoftmax", since=13)
 def softmax(node: NodeView) -> Value:
     """Along one axis."""
-    return node.emit(_SOFTMAX[node.op_type], node.tensor(0), node.integer("axis", -1))
+    axis = node.axis(node.value(0), node.integer("axis", -1))
+    return node.emit(_SOFTMAX[node.op_type], node.tensor(0), axis)
 
 
 @operator("Softmax", "LogSoftmax", until=12)
@@ -144,7 +145,7 @@ def rows_softmax(x: Tensor, axis: int, log: bool) -> Tensor:
 @operator("Hardmax", since=13)
 def hardmax(node: NodeView) -> Value:
     """One at the first maximum along an axis, else 0."""
-    return node.emit(first_maximum, node.tensor(0), node.integer("axis", -1))
+    return node.emit(first_maximum, node.tensor(0), node.axis(node.value(0), node.integer("axis", -1)))
 
 
 def first_maximum(x: Tensor, axis: int) -> Tensor:
