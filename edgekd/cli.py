@@ -11,6 +11,7 @@ from collections.abc import Sequence
 from datetime import datetime
 from functools import partial
 from pathlib import Path
+from shlex import quote
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
@@ -193,13 +194,14 @@ def distill(
     run = _run_folder(out) if resume or out else run_folder.RunFolder(_new_name(teacher))
     settings = distillation.resolve_settings(flags, config, run if resume else None)
     spec = read_spec(teacher, **{name: getattr(settings, name) for name in look})
-    terminal.note(terminal.described(spec))
-    terminal.note(f"writing {run.path}; stop with Ctrl-C, nothing is lost")
+    notes = terminal.described(spec), f"writing {run.path}; stop with Ctrl-C, nothing is lost"
     try:
-        with terminal.distilling() as watch:
+        with terminal.distilling(*notes) as watch:
             distillation.distill(teacher, settings, run, resume=resume, overwrite=overwrite, watch=watch)
     except KeyboardInterrupt:
-        terminal.note(f"interrupted; go on with: edgekd distill {teacher} --out {run.path} --resume")
+        terminal.note(
+            f"interrupted; go on with: edgekd distill {quote(str(teacher))} --out {quote(str(run.path))} --resume"
+        )
         raise typer.Exit(terminal.INTERRUPTED) from None
     record = run.record()
     done = f"{run.path}: {record['student']['name']} with {record['student']['parameters']:,} parameters"

@@ -14,6 +14,7 @@ import traceback
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from datetime import timedelta
 from typing import TYPE_CHECKING, Any, TextIO
 
 import typer
@@ -146,46 +147,55 @@ def exported(record: dict[str, Any]) -> str:
 
 
 @contextmanager
-def distilling() -> Iterator[Callable[[Progress], None]]:
-    """A watcher for `distill`: a bar with losses on a terminal, a plain line now and then elsewhere."""
+def distilling(*notes: str) -> Iterator[Callable[[Progress], None]]:
+    """A watcher for `distill`: a bar with losses on a terminal, a plain line now and then elsewhere.
+
+    Args:
+        notes: lines told when training has begun, not before: a run that is refused answers with one line.
+    """
     if not sys.stderr.isatty():
-        yield _plainly(sys.stderr)
+        yield _plainly(sys.stderr, list(notes))
         return
     from rich.console import Console  # noqa: PLC0415 - only where a bar is drawn
     from rich.progress import BarColumn, TextColumn  # noqa: PLC0415
     from rich.progress import Progress as Bar  # noqa: PLC0415
 
-    columns = (BarColumn(), TextColumn("{task.percentage:.0f} %"), TextColumn("{task.description}"))
-    with Bar(*columns, console=Console(stderr=True), transient=True) as bar:
+    waiting = list(notes)
+    columns = (BarColumn(16), TextColumn("{task.description}"))
+    with Bar(*columns, console=Console(stderr=True), transient=True, refresh_per_second=2) as bar:
         task = bar.add_task("starting", total=1.0)
 
         def watch(progress: Progress) -> None:
+            while waiting:
+                bar.console.print(waiting.pop(0), highlight=False, markup=False, soft_wrap=True)
             if progress.message:
-                bar.console.print(progress.message, highlight=False, markup=False)
+                bar.console.print(progress.message, highlight=False, markup=False, soft_wrap=True)
             bar.update(task, completed=progress.fraction, description=_line(progress))
 
         yield watch
 
 
-def _plainly(stream: TextIO) -> Callable[[Progress], None]:
+def _plainly(stream: TextIO, waiting: list[str]) -> Callable[[Progress], None]:
     told = time.monotonic()
 
     def watch(progress: Progress) -> None:
         nonlocal told
+        while waiting:
+            stream.write(waiting.pop(0) + "\n")
         if progress.message:
             stream.write(progress.message + "\n")
         if time.monotonic() - told >= PLAIN_SECONDS:
             told = time.monotonic()
-            stream.write(f"{progress.fraction:4.0%}  {_line(progress)}\n")
+            stream.write(_line(progress) + "\n")
             stream.flush()
 
     return watch
 
 
 def _line(progress: Progress) -> str:
-    minutes, seconds = divmod(round(progress.seconds_left), 60)
+    left = timedelta(seconds=round(progress.seconds_left))
     losses = "  ".join(f"{name} {value:.3g}" for name, value in progress.losses.items())
-    return f"{minutes}:{seconds:02d} left  {progress.images_per_second:,.0f} images/s  {losses}"
+    return f"{progress.fraction:4.0%}  {left} left  {progress.images_per_second:,.0f} images/s  {losses}"
 
 
 @contextmanager
