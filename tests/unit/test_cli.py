@@ -1,0 +1,437 @@
+"""The command line: exit codes, one line per error, JSON alone on stdout, and quick starts."""
+
+from __future__ import annotations
+
+import errno
+import hashlib
+import io
+import json
+import os
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import onnx
+import pytest
+from onnx import NodeProto, TensorProto, helper
+from tiny_teacher import classifier
+
+from edgekd import __version__, cli, run_folder, shipped, terminal
+from edgekd.config import DistillSettings
+from edgekd.distill import Progress, distill, resolve_settings
+from edgekd.errors import EdgekdError
+from edgekd.gate import Budget
+from edgekd.run_folder import RunFolder
+
+SMALL = {"generator_batch": 32, "student_batch": 32, "bank": 64, "prior": 32, "latent": 8, "generator_width": 4}
+SET = [word for key, value in SMALL.items() for word in ("--set", f"{key}={value}")]
+
+
+@dataclass(frozen=True)
+class Result:
+    code: int
+    out: str
+    err: str
+
+
+Call = Callable[..., Result]
+
+
+@pytest.fixture
+def call(capsys: pytest.CaptureFixture[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Call:
+    """Run a command in `tmp_path`, in this process."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delenv("EDGEKD_DEBUG", raising=False)
+
+    def run(*arguments: object) -> Result:
+        capsys.readouterr()
+        with pytest.raises(SystemExit) as raised:
+            cli.main([str(argument) for argument in arguments])
+        told = capsys.readouterr()
+        return Result(int(raised.value.code or 0), told.out, told.err)
+
+    return run
+
+
+# ---------------------------------------------------------------------------------------------------------- manners
+
+
+def python(code: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+
+
+@pytest.mark.parametrize("arguments", [["--help"], ["distill", "--help"], ["targets", "list"], ["--version"]])
+def test_what_needs_no_model_starts_without_the_heavy_modules(arguments: list[str]) -> None:
+    heavy = "{'torch', 'onnx', 'onnxruntime', 'numpy'}"
+    code = f"import sys, edgekd.cli as c\ntry: c.main({arguments})\nexcept SystemExit as e: assert not e.code, e.code\n"
+    assert python(code + f"print('loaded:', sorted({heavy} & set(sys.modules)))").stdout.endswith("loaded: []\n")
+
+
+@pytest.mark.parametrize("module", ["bench", "gate", "evaluate", "inspect", "export"])
+def test_what_a_device_runs_starts_without_torch(module: str) -> None:
+    assert python(f"import sys, edgekd.{module}; print('torch' in sys.modules)").stdout == "False\n"
+
+
+def test_python_m_edgekd_is_edgekd() -> None:
+    done = subprocess.run([sys.executable, "-m", "edgekd", "--version"], capture_output=True, text=True, check=True)
+    assert done.stdout == f"edgekd {__version__}\n"
+
+
+def test_no_command_shows_the_help_and_is_a_misuse(call: Call) -> None:
+    shown = call()
+    assert shown.code == 2
+    for command in ("inspect", "distill", "export", "bench", "eval", "gate", "targets", "calibration"):
+        assert command in shown.out + shown.err
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["gate", "--max-weight", "3"], "No such option: --max-weight"),
+        (["inspect"], "Missing argument"),
+        (["distill", "t.onnx", "--minutes", "soon"], "--minutes"),
+        (["distil"], "distil"),
+        (["distill", "t.onnx", "--layout", "CHWN"], "--layout"),
+    ],
+)
+def test_a_misused_command_line_is_one_line(call: Call, arguments: list[str], said: str) -> None:
+    shown = call(*arguments)
+    assert (shown.code, shown.out) == (2, "")
+    assert shown.err.startswith("edgekd: error: ")
+    assert said in shown.err
+    assert len(shown.err.splitlines()) == 1
+
+
+def test_the_gate_has_a_flag_for_every_limit_of_a_budget() -> None:
+    import inspect
+
+    flags = [name for name in inspect.signature(cli.gate).parameters if name.startswith(("max_", "min_"))]
+    assert flags == list(Budget.model_fields)
+
+
+# --------------------------------------------------------------------------------------------------------- boundary
+
+
+def guarded(capsys: pytest.CaptureFixture[str], error: BaseException) -> tuple[int, str]:
+    def fails() -> None:
+        raise error
+
+    code = terminal.guarded(fails)
+    return code, capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("error", "code", "said"),
+    [
+        (EdgekdError("it broke"), 4, "edgekd: error: it broke\n"),
+        (OSError(errno.ENOSPC, "No space left on device", "a"), 4, "edgekd: error: a: No space left on device\n"),
+        (MemoryError(), 4, "edgekd: error: out of memory\n"),
+        (KeyboardInterrupt(), 130, ""),
+    ],
+)
+def test_errors_become_exit_codes(
+    capsys: pytest.CaptureFixture[str], error: BaseException, code: int, said: str
+) -> None:
+    assert guarded(capsys, error) == (code, said)
+
+
+def test_a_bug_is_one_line_and_its_traceback_is_for_those_who_ask(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("EDGEKD_DEBUG", raising=False)
+    code, said = guarded(capsys, ZeroDivisionError("division\nby zero"))
+    assert code == 4
+    assert said.startswith("edgekd: error: this is a bug in edgekd: ZeroDivisionError: division by zero; ")
+    assert len(said.splitlines()) == 1
+    monkeypatch.setenv("EDGEKD_DEBUG", "1")
+    assert "Traceback" in guarded(capsys, ZeroDivisionError("x"))[1]
+
+
+@pytest.mark.skipif(os.name == "nt", reason="pipes of a Unix shell")
+def test_a_reader_who_goes_away_is_no_error() -> None:
+    reader, writer = os.pipe()
+    os.close(reader)
+    command = [sys.executable, "-m", "edgekd", "targets", "list"]
+    done = subprocess.run(command, stdout=writer, stderr=subprocess.PIPE, text=True, check=False)
+    os.close(writer)
+    assert (done.returncode, done.stderr) == (terminal.PIPE_CLOSED, "")
+
+
+def test_progress_without_a_terminal_is_a_plain_line_now_and_then(monkeypatch: pytest.MonkeyPatch) -> None:
+    stream = io.StringIO()
+    monkeypatch.setattr(sys, "stderr", stream)
+    with terminal.distilling("begun") as watch:
+        assert stream.getvalue() == ""
+        watch(Progress(1, 0.01, 1.0, 99.0, 1000.0, {"one_hot": 0.5}))
+        monkeypatch.setattr(terminal, "PLAIN_SECONDS", 0.0)
+        watch(Progress(2, 0.5, 60.0, 3700.0, 1234.0, {"one_hot": 0.25}, message="careful"))
+    begun, message, line = stream.getvalue().splitlines()
+    assert (begun, message) == ("begun", "careful")
+    assert line == " 50%  1:01:40 left  1,234 images/s  one_hot 0.25"
+
+
+# ---------------------------------------------------------------------------------------------------- shipped files
+
+
+@pytest.mark.parametrize("kind", ["targets", "calibration"])
+def test_shipped_files_are_listed_and_shown(call: Call, kind: shipped.Kind) -> None:
+    assert list(json.loads(call(kind, "list", "--json").out)) == shipped.names(kind)
+    for name in shipped.names(kind):
+        assert name in call(kind, "list").out
+        record = json.loads(call(kind, "show", name, "--json").out)
+        assert (record["schema"], record["name"]) == (1, name)
+        assert record["title"] in call(kind, "show", name).out
+
+
+def test_inspect_for_people_and_for_programs(call: Call, tmp_path: Path) -> None:
+    onnx.save(classifier(), tmp_path / "t.onnx")
+    assert "survives: 1 layer" in call("inspect", "t.onnx").out
+    shown = call("inspect", "t.onnx", "--json")
+    assert (shown.code, shown.err) == (0, "")
+    assert json.loads(shown.out)["schema"] == "edgekd.inspection/1"
+
+
+# -------------------------------------------------------------------------------------------------------- bad input
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with a teacher and a tiny run of it, interrupted, and not exported."""
+    folder = tmp_path_factory.mktemp("finished")
+    onnx.save(classifier(), folder / "teacher.onnx")
+    settings: DistillSettings = resolve_settings({"steps": 2, "threads": 1, "recipe": SMALL})
+    run = RunFolder(folder / "runs" / "one")
+    distill(folder / "teacher.onnx", settings, run)
+    run_folder.write_json(run.record_file, run.record() | {"state": "interrupted"})
+    return folder
+
+
+@pytest.fixture
+def here(tmp_path: Path, finished: Path) -> Path:
+    """`finished`, copied to the folder that commands run in."""
+    shutil.copytree(finished, tmp_path, dirs_exist_ok=True)
+    return tmp_path
+
+
+def on_disk(folder: Path) -> dict[str, str]:
+    files = (path for path in sorted(folder.rglob("*")) if path.is_file())
+    return {str(path.relative_to(folder)): hashlib.sha256(path.read_bytes()).hexdigest() for path in files}
+
+
+def changed(folder: Path, edit: Callable[[onnx.ModelProto], None], name: str = "bad.onnx") -> Path:
+    model = classifier()
+    edit(model)
+    onnx.save(model, folder / name)
+    return folder / name
+
+
+def two_inputs(model: onnx.ModelProto) -> None:
+    model.graph.input.append(helper.make_tensor_value_info("size", TensorProto.FLOAT, [1]))
+
+
+def of_bytes(model: onnx.ModelProto) -> None:
+    model.graph.input[0].type.tensor_type.elem_type = TensorProto.UINT8
+    model.graph.node[0].input[0] = "cast"
+    model.graph.node.insert(0, helper.make_node("Cast", ["image"], ["cast"], to=TensorProto.FLOAT))
+
+
+def sequence(model: onnx.ModelProto) -> None:
+    model.graph.node.append(helper.make_node("SequenceConstruct", ["logits"], ["list"]))
+    del model.graph.output[:]
+    model.graph.output.append(helper.make_tensor_sequence_value_info("list", TensorProto.FLOAT, ["N", 4]))
+
+
+def detection(model: onnx.ModelProto) -> None:
+    model.graph.node.append(helper.make_node("Identity", ["f"], ["boxes"]))
+    model.graph.output.append(helper.make_tensor_value_info("boxes", TensorProto.FLOAT, ["N", 8]))
+
+
+def free_size(model: onnx.ModelProto) -> None:
+    model.graph.input[0].type.tensor_type.shape.dim[2].dim_param = "H"
+
+
+def unsupported(model: onnx.ModelProto) -> None:
+    """Two operators that no importer knows, in the middle."""
+    odd: list[NodeProto] = []
+    for operator, name, source, result in (("Bernoulli", "coin", "r", "r1"), ("Multinomial", "dice", "r1", "r2")):
+        odd.append(helper.make_node(operator, [source], [result], name))
+    position = next(i for i, node in enumerate(model.graph.node) if node.op_type == "GlobalAveragePool")
+    model.graph.node[position].input[0] = "r2"
+    for node in reversed(odd):
+        node.domain = "com.example"
+        model.graph.node.insert(position, node)
+    model.opset_import.append(helper.make_opsetid("com.example", 1))
+
+
+def garbage(folder: Path) -> Path:
+    (folder / "bad.onnx").write_text("<html>404 Not Found</html>")
+    return folder / "bad.onnx"
+
+
+def truncated(folder: Path) -> Path:
+    whole = (folder / "teacher.onnx").read_bytes()
+    (folder / "bad.onnx").write_bytes(whole[: len(whole) // 2])
+    return folder / "bad.onnx"
+
+
+TEACHERS: dict[str, tuple[Callable[[Path], Path], str]] = {
+    "not an ONNX file": (garbage, "not an ONNX file"),
+    "truncated": (truncated, "ONNX"),
+    "two inputs": (lambda f: changed(f, two_inputs), "2 inputs (image, size)"),
+    "not float": (lambda f: changed(f, of_bytes), "is uint8; allowed: float32 images"),
+    "sequence": (lambda f: changed(f, sequence), "an output is a sequence"),
+    "object detection": (lambda f: changed(f, detection), "look like object detection"),
+    "free size": (lambda f: changed(f, free_size), "say it with --input-shape C,H,W"),
+    "missing": (lambda f: f / "none.onnx", "no such file"),
+}
+
+
+def refused(shown: Result, code: int, said: str) -> None:
+    assert said in shown.err
+    assert "Traceback" not in shown.err
+    assert len(shown.err.splitlines()) == 1
+    assert (shown.code, shown.out) == (code, "")
+
+
+@pytest.mark.parametrize("name", TEACHERS)
+def test_a_bad_teacher_is_one_line_and_leaves_nothing(call: Call, here: Path, name: str) -> None:
+    make, said = TEACHERS[name]
+    path = make(here)
+    before = on_disk(here)
+    refused(call("distill", path, "--steps", 1, *SET), 2, said)
+    assert on_disk(here) == before
+
+
+def test_unsupported_operators_are_all_listed_with_their_nodes(call: Call, here: Path) -> None:
+    path = changed(here, unsupported)
+    before = on_disk(here)
+    shown = call("distill", path, "--steps", 1, *SET)
+    refused(shown, 2, "Bernoulli")
+    for word in ("coin", "Multinomial", "dice"):
+        assert word in shown.err
+    assert on_disk(here) == before
+
+
+def labelled(folder: Path, **changes: np.ndarray) -> Path:
+    good = {"images": np.zeros((3, 1, 12, 12), np.uint8), "labels": np.arange(3)}
+    np.savez(folder / "data.npz", **(good | changes))
+    return folder / "data.npz"
+
+
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        ({"images": np.zeros((3, 1, 9, 9), np.uint8)}, "do not fit input"),
+        ({"images": np.zeros((3, 1, 12, 12), np.float64)}, "images are float64"),
+        ({"labels": np.array([0, 1, 4])}, "label 4 of image 2 is no class"),
+        ({"labels": np.array([0.0, 1.0, 2.0])}, "labels are float64"),
+        ({"images": np.array([{}, {}, {}], object)}, "pickled objects"),
+    ],
+    ids=["shape", "dtype", "class", "label dtype", "pickled"],
+)
+def test_bad_evaluation_data_is_one_line(call: Call, here: Path, changes: dict[str, np.ndarray], said: str) -> None:
+    data = labelled(here, **changes)
+    before = on_disk(here)
+    refused(call("eval", "teacher.onnx", "--data", data), 2, said)
+    assert on_disk(here) == before
+
+
+def budget(folder: Path) -> None:
+    (folder / "budget.toml").write_text('[budget]\nmax_sise = "3 kB"\n')
+
+
+def another_teacher(folder: Path) -> None:
+    onnx.save(classifier(seed=1), folder / "other.onnx")
+
+
+def damaged_checkpoint(folder: Path) -> None:
+    checkpoint = folder / "runs" / "one" / "checkpoint.pt"
+    checkpoint.write_bytes(checkpoint.read_bytes()[:1000])
+
+
+def letters(folder: Path) -> None:
+    (folder / "mine").mkdir()
+    (folder / "mine" / "letter.txt").write_text("dear")
+
+
+def nothing(folder: Path) -> None:
+    pass
+
+
+RUN = "runs/one"
+COMMANDS: dict[str, tuple[Callable[[Path], object], list[str], str]] = {
+    "existing run": (nothing, ["distill", "teacher.onnx", "--out", RUN], "the run folder exists already"),
+    "existing folder of another kind": (
+        letters,
+        ["distill", "teacher.onnx", "--out", "mine", "--overwrite"],
+        "not a run folder",
+    ),
+    "resume with another teacher": (
+        another_teacher,
+        ["distill", "other.onnx", "--out", RUN, "--resume"],
+        "started with another teacher",
+    ),
+    "resume with other settings": (
+        nothing,
+        ["distill", "teacher.onnx", "--out", RUN, "--resume", "--seed", "3"],
+        "seed 0 -> 3",
+    ),
+    "corrupted checkpoint": (
+        damaged_checkpoint,
+        ["distill", "teacher.onnx", "--out", RUN, "--resume"],
+        "checkpoint.pt",
+    ),
+    "resume of nothing": (nothing, ["distill", "teacher.onnx", "--out", "none", "--resume"], "not a run folder"),
+    "resume and overwrite": (nothing, ["distill", "teacher.onnx", "--resume", "--overwrite"], "allowed: one of them"),
+    "unknown method": (nothing, ["distill", "teacher.onnx", "--method", "dafi"], "did you mean dafl?"),
+    "unknown student": (nothing, ["distill", "teacher.onnx", "--student", "cnn-smal"], "did you mean cnn-small?"),
+    "unknown weight": (nothing, ["distill", "teacher.onnx", "--set", "adversery=1"], "recipe.adversery"),
+    "weight without a value": (nothing, ["distill", "teacher.onnx", "--set", "entropy"], "KEY=VALUE"),
+    "a range of three": (nothing, ["distill", "teacher.onnx", "--input-range", "0,1,2"], "allowed: 2 numbers"),
+    "no shape": (nothing, ["inspect", "teacher.onnx", "--input-shape", "1,1.5,2"], "is not a shape"),
+    "unknown target": (nothing, ["bench", RUN, "--target", "cpuu"], "did you mean cpu?"),
+    "unknown recipe": (nothing, ["export", RUN, "--calibration", "minmaks"], "did you mean minmax?"),
+    "unknown metric": (budget, ["gate", RUN, "--budget", "budget.toml"], "did you mean max_size?"),
+    "no limit": (nothing, ["gate", RUN], "without a limit"),
+    "not a size": (nothing, ["gate", RUN, "--max-size", "big"], "max_size"),
+    "not exported, bench": (nothing, ["bench", RUN], "run first: edgekd export"),
+    "not exported, eval": (labelled, ["eval", RUN, "--data", "data.npz"], "run first: edgekd export"),
+    "not exported, gate": (nothing, ["gate", RUN, "--max-size", "1MB"], "run first: edgekd export"),
+    "no data": (nothing, ["eval", RUN], "--data: missing"),
+    "no run": (nothing, ["bench", "none"], "not a run folder"),
+}
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_bad_input_is_one_line_and_leaves_nothing(call: Call, here: Path, name: str) -> None:
+    prepare, arguments, said = COMMANDS[name]
+    prepare(here)
+    before = on_disk(here)
+    refused(call(*arguments), 2, said)
+    assert on_disk(here) == before
+
+
+def test_a_run_folder_left_out_is_the_latest_and_is_told(call: Call, here: Path) -> None:
+    shown = call("gate", "--max-size", "1MB")
+    assert shown.err.splitlines()[0] == f"using {Path('runs') / 'one'}"
+
+
+def test_a_full_disk_while_writing_is_one_line(call: Call, here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(_: int) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    before = on_disk(here)
+    monkeypatch.setattr(run_folder.os, "fsync", full)
+    refused(call("distill", "teacher.onnx", "--steps", 1, "--out", "full", *SET), 4, "No space left on device")
+    assert on_disk(here) == before
+
+
+def test_without_torch_distilling_names_what_to_install(
+    call: Call, here: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+    refused(call("distill", "teacher.onnx"), 3, "edgekd[distill]")
