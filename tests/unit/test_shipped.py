@@ -1,13 +1,7 @@
-"""Targets and recipes are found in a checkout and in an installed wheel."""
+"""Targets and recipes are found in a checkout; tests/e2e finds them in an installed wheel."""
 
 from __future__ import annotations
 
-import json
-import os
-import subprocess
-import sys
-import sysconfig
-import venv
 from pathlib import Path
 
 import pytest
@@ -15,8 +9,6 @@ import pytest
 from edgekd import shipped
 from edgekd.config import load_recipe, load_target
 from edgekd.errors import BadSetting, UnknownName
-
-ROOT = Path(__file__).parents[2]
 
 
 def test_every_shipped_file_is_valid_and_named_after_itself() -> None:
@@ -52,34 +44,3 @@ def test_what_is_no_toml_is_refused(tmp_path: Path, content: bytes) -> None:
     (tmp_path / "x.toml").write_bytes(content)
     with pytest.raises(BadSetting, match="not readable as TOML"):
         shipped.read_toml(tmp_path / "x.toml")
-
-
-@pytest.mark.slow
-def test_an_installed_wheel_carries_them(tmp_path: Path) -> None:
-    """Installed into an environment of its own, outside the checkout; its dependencies are borrowed from here."""
-    subprocess.run(
-        [sys.executable, "-m", "build", "--wheel", "--no-isolation", "--outdir", str(tmp_path), str(ROOT)],
-        check=True,
-        capture_output=True,
-    )
-    (wheel,) = tmp_path.glob("*.whl")
-    home = tmp_path / "env"
-    venv.create(home, with_pip=False)
-    scripts = home / ("Scripts" if os.name == "nt" else "bin")
-    python, site = scripts / "python", Path(sysconfig.get_path("purelib", vars={"base": str(home)}))
-    pip = [sys.executable, "-m", "pip", "--python", str(python), "install", "--no-deps", "--no-index", str(wheel)]
-    subprocess.run(pip, check=True, capture_output=True)
-    (site / "borrowed.pth").write_text(sysconfig.get_path("purelib"))
-    elsewhere = tmp_path / "elsewhere"
-    elsewhere.mkdir()
-    command = [str(scripts / "edgekd"), "targets", "list", "--json"]
-    listed = subprocess.run(command, check=True, capture_output=True, cwd=elsewhere, text=True)
-    assert list(json.loads(listed.stdout)) == shipped.names("targets")
-    where = subprocess.run(
-        [str(python), "-c", "from edgekd import shipped; print(shipped.folder('calibration'))"],
-        check=True,
-        capture_output=True,
-        cwd=elsewhere,
-        text=True,
-    )
-    assert Path(where.stdout.strip()).is_relative_to(site.resolve())
