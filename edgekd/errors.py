@@ -9,8 +9,8 @@
     │   └── UnknownName        no target, recipe, student or metric of that name
     └── CannotLoad         3   fine in itself, but not loadable or measurable on this machine
 
-A message is one line that says what is wrong, where, what is allowed and what to do next. Anything else that reaches the
-user is a bug.
+A message is one line that says what is wrong, where, what is allowed and what to do next. Anything else that reaches
+the user is a bug.
 """
 
 from __future__ import annotations
