@@ -94,3 +94,53 @@ def test_a_fixed_batch_of_four_becomes_free(name: str) -> None:
     net, example = build(name)
     model = export(net, torch.cat([example, example]), dynamo=False, opset=17, batch_free=False)
     check(net, model, example, 6)
+
+
+def _with_free_sizes(net: nn.Module, example: Tensor, axes: dict[int, str]) -> onnx.ModelProto:
+    target = io.BytesIO()
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        torch.onnx.export(
+            net, (example,), target, dynamo=False, opset_version=17, dynamic_axes={"x": axes}, input_names=["x"]
+        )
+    return onnx.load_from_string(target.getvalue())
+
+
+@pytest.mark.parametrize(
+    ("name", "axes", "shape"),
+    [
+        ("UNet", {0: "n", 2: "h", 3: "w"}, (3, 3, 48, 64)),
+        ("UNet", {2: "h", 3: "w"}, (2, 3, 48, 64)),
+        ("ConvNeXt", {0: "n", 2: "h", 3: "w"}, (1, 3, 40, 56)),
+        ("text", {0: "n", 1: "length"}, (3, 9)),
+        ("LSTM and GRU", {0: "n", 1: "length"}, (3, 7, 6)),
+    ],
+)
+def test_free_sizes_stay_free(name: str, axes: dict[int, str], shape: tuple[int, ...]) -> None:
+    net, example = build(name)
+    module = import_onnx(_with_free_sizes(net, example, axes))
+    x = torch.randint(0, 50, shape) if name == "text" else torch.randn(shape)
+    torch.testing.assert_close(module(x)[0], net(x), rtol=1e-4, atol=1e-5)
+    with torch.autocast("cpu", torch.bfloat16):
+        torch.testing.assert_close(module(x)[0].float(), net(x).float(), rtol=0.05, atol=0.05)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["ViT", "text"])
+def test_attention_as_opset_23_writes_it(name: str) -> None:
+    net, example = build(name)
+    model = export(net, example, dynamo=True, opset=23)
+    assert "Attention" in {node.op_type for node in model.graph.node}
+    check(net, model, example, 3)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", NETS)
+def test_imported_nets_compile_without_a_break(name: str) -> None:
+    net, example = build(name)
+    module = import_onnx(export(net, example, dynamo=False, opset=18))
+    torch._dynamo.reset()
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        (result,) = torch.compile(module, backend="aot_eager", fullgraph=True, dynamic=True)(example)
+    torch.testing.assert_close(result, net(example), rtol=1e-4, atol=1e-5)

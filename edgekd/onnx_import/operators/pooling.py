@@ -63,7 +63,11 @@ def flat_indices(indices: Tensor, x: Tensor, column_major: int) -> Tensor:
 @operator("AveragePool")
 def average_pool(node: NodeView) -> Value:
     """Mean of each window."""
-    x = node.tensor(0)
+    return pool_average(node, node.tensor(0))
+
+
+def pool_average(node: NodeView, x: Tensor | fx.Node) -> Value:
+    """Mean of each window of a given tensor (also for the quantized pooling)."""
     kernel, stride, dilation, begins, ends = _window(node, x)
     ceil, counted = bool(node.integer("ceil_mode", 0)), bool(node.integer("count_include_pad", 0))
     spatial = len(kernel)

@@ -20,8 +20,8 @@ from edgekd.onnx_import.registry import operator
 from edgekd.onnx_import.tensors import dtype_of
 from edgekd.onnx_import.values import Unconvertible, Value
 
-_RANGES = {t: (torch.iinfo(t).min, torch.iinfo(t).max) for t in (torch.int8, torch.uint8, torch.int16)}
-_RANGES |= {torch.uint16: (0, 65535), torch.int32: (-(2**31), 2**31 - 1)}
+RANGES = {t: (torch.iinfo(t).min, torch.iinfo(t).max) for t in (torch.int8, torch.uint8, torch.int16)}
+RANGES |= {torch.uint16: (0, 65535), torch.int32: (-(2**31), 2**31 - 1)}
 
 
 @operator("QuantizeLinear", since=10, carried=True)
@@ -29,14 +29,14 @@ def quantize_linear(node: NodeView) -> Value:
     """round(x / scale) + zero point, saturated."""
     dtype = torch.uint8
     if node.optional(2) is not None:
-        dtype = _integer_type(node, node.value(2))
+        dtype = integer_type(node, node.value(2))
     elif node.integer("output_dtype", 0):
         dtype = dtype_of(node.integer("output_dtype", 0))
-    if dtype not in _RANGES:
+    if dtype not in RANGES:
         raise Unconvertible(f"quantizing to {dtype} is not supported")
     x = node.tensor(0)
     scale, zero = _spread(node, x, 1), _spread(node, x, 2)
-    return node.carry(node.emit(quantized, x, scale, zero, *_RANGES[dtype]), dtype)
+    return node.carry(node.emit(quantized, x, scale, zero, *RANGES[dtype]), dtype)
 
 
 @operator("DequantizeLinear", since=10, carried=True)
@@ -70,8 +70,8 @@ def qlinear_conv(node: NodeView) -> Value:
         step = node.emit(torch.mul, node.tensor(1), node.tensor(4))
         bias = node.emit(dequantized, node.tensor(8), step, None, torch.float32)
     result = convolve(node, x, weight, bias)
-    dtype = _integer_type(node, node.value(7))
-    return node.carry(node.emit(quantized, result, node.tensor(6), node.tensor(7), *_RANGES[dtype]), dtype)
+    dtype = integer_type(node, node.value(7))
+    return node.carry(node.emit(quantized, result, node.tensor(6), node.tensor(7), *RANGES[dtype]), dtype)
 
 
 @operator("QLinearMatMul", since=10, carried=True)
@@ -81,9 +81,9 @@ def qlinear_matmul(node: NodeView) -> Value:
     wide = torch.float32 if kind in (torch.float16, torch.bfloat16) else kind
     a = node.emit(dequantized, node.tensor(0), *_rows(node, 1, 2, -1), wide)
     b = node.emit(dequantized, node.tensor(3), *_rows(node, 4, 5, 0), wide)
-    dtype = _integer_type(node, node.value(7))
+    dtype = integer_type(node, node.value(7))
     product = node.emit(torch.matmul, a, b)
-    return node.carry(node.emit(quantized, product, node.tensor(6), node.tensor(7), *_RANGES[dtype]), dtype)
+    return node.carry(node.emit(quantized, product, node.tensor(6), node.tensor(7), *RANGES[dtype]), dtype)
 
 
 @operator("ConvInteger", since=10, carried=True)
@@ -125,16 +125,17 @@ def shifted(x: Tensor, zero: Tensor | None) -> Tensor:
 
 
 def dynamically_quantized(x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """Values, scale and zero point of uint8 that span the tensor's range and 0."""
-    low, high = x.min().clamp(max=0), x.max().clamp(min=0)
+    """Values, scale and zero point of uint8 that span the tensor's range and 0; no gradient to the latter two."""
+    low, high = x.detach().min().clamp(max=0), x.detach().max().clamp(min=0)
     scale = (high - low) / 255
     zero = torch.clamp(torch.round(-low / scale), 0, 255)
     return quantized(x, scale, zero, 0, 255), scale, zero
 
 
-def _integer_type(node: NodeView, value: Value) -> torch.dtype:
+def integer_type(node: NodeView, value: Value) -> torch.dtype:
+    """The type a zero point quantizes to."""
     dtype = node.carried_type(value) or node.dtype(value)
-    if dtype not in _RANGES:
+    if dtype not in RANGES:
         raise Unconvertible(f"quantizing to {dtype} is not supported")
     return dtype
 

@@ -94,8 +94,9 @@ def dropout(node: NodeView) -> Value | tuple[Value, ...]:
 def cast(node: NodeView) -> Value:
     """Another element type."""
     x, dtype = node.value(0), dtype_of(node.integer("to", 1))
-    if node.carried_type(x) is not None and not dtype.is_floating_point:
-        x = node.builder.settled(x)
+    if node.carried_type(x) is not None:
+        x = x if dtype.is_floating_point else node.builder.settled(x)
+        return node.emit(torch.Tensor.to, x, dtype)  # a node of its own, so that it counts as floats from here on
     return converted(node, x, dtype)
 
 
