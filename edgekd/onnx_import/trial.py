@@ -77,7 +77,7 @@ def _trial(
 def _meta(shape: list[int], dtype: torch.dtype) -> Tensor:
     try:
         return torch.empty(shape, dtype=dtype, device="meta")
-    except RuntimeError as error:
+    except (RuntimeError, TypeError) as error:  # TypeError: beyond 64 bits
         raise BadModel(f"an input has the absurd shape {shape}") from error
 
 
