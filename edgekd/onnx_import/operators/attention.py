@@ -36,6 +36,7 @@ class Rules:
 def attention(node: NodeView) -> tuple[Value | None, ...]:
     """Scaled dot-product attention over heads, by torch's fused kernel where nothing unusual is asked."""
     q, k, v = (_heads(node, i, "kv_num_heads" if i else "q_num_heads") for i in range(3))
+    _check_heads(node, q, k, v)
     optional = [None if node.optional(i) is None else node.tensor(i) for i in range(3, 7)]
     mask, past_key, past_value, lengths = optional
     if past_key is not None and past_value is not None:
@@ -64,6 +65,14 @@ def _heads(node: NodeView, position: int, attribute: str) -> Any:
     if count < 1:
         raise Unconvertible(f"{attribute} is missing")
     return node.emit(split_heads, x, count)
+
+
+def _check_heads(node: NodeView, *tensors: Value) -> None:
+    """Refuse head counts that do not divide, or are 0: torch's kernel divides by them without looking."""
+    q, k, v = (node.shape(x)[1] for x in tensors)
+    known = isinstance(q, int) and isinstance(k, int) and k > 0 and k == v
+    if not known or q == 0 or q % k:  # type: ignore[operator]
+        raise Unconvertible("the heads of query, key and value do not fit together")
 
 
 def split_heads(x: Tensor, count: int) -> Tensor:
