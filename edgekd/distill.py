@@ -118,10 +118,20 @@ def distill(
     else:
         if overwrite and run.path.exists():
             _discard(run)
-        training.fill_prior(settings.recipe.prior)
+        _ask_about_prior(training, settings.recipe.prior, watch)
     with _recorded(run, record, training):
         _loop(training, settings, run, watch, checkpoint_seconds)
         _finish(training, run)
+
+
+def _ask_about_prior(training: Training, count: int, watch: Watch) -> None:
+    """Ask the teachers about the procedural images; the time it takes counts as training time."""
+    if not count:
+        return
+    watch(Progress(0, 0.0, 0.0, 0.0, 0.0, {}, f"asking the teacher about {count:,} procedural images"))
+    started = time.monotonic()
+    training.fill_prior(count)
+    training.seconds = time.monotonic() - started
 
 
 def _loop(

@@ -116,7 +116,7 @@ def tidy(model: ModelProto) -> None:
     del graph.value_info[:], model.metadata_props[:]
     noted = (*graph.node, *graph.initializer, *graph.input, *graph.output, graph)
     for part in noted:
-        del part.metadata_props[:]
+        del part.metadata_props[:]  # type: ignore[attr-defined]  # every one of these kinds has them
         part.ClearField("doc_string")
     model.ClearField("doc_string")
     used = {node.domain or "" for node in graph.node}

@@ -20,7 +20,7 @@ from edgekd.networks.generators import Generator
 from edgekd.objectives import Objective
 from edgekd.run_folder import atomic
 from edgekd.synthesis import priors
-from edgekd.synthesis.bank import Bank, RoundToCodes
+from edgekd.synthesis.bank import Bank, rounded
 from edgekd.teachers import Answer, Teacher
 
 HELD_OUT = 1024
@@ -54,8 +54,9 @@ class Training:
     ) -> None:
         spec = teachers[0].spec
         self.teachers, self.objective, self.recipe = teachers, objective, recipe
-        self.student = student.train().to(memory_format=torch.channels_last)
-        self.generator = generator.train().to(memory_format=torch.channels_last)
+        self.student, self.generator = student.train(), generator.train()
+        for network in (student, generator):
+            network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # missing in torch's stubs
         self.generator_optimizer = torch.optim.Adam(generator.parameters(), recipe.generator_rate, betas=(0.5, 0.999))
         self.student_optimizer = torch.optim.Adam(student.parameters(), recipe.student_rate)
         shape = (spec.channels, spec.height, spec.width)
@@ -69,7 +70,7 @@ class Training:
     def fill_prior(self, count: int) -> None:
         """Ask the teachers about `count` more procedural images."""
         images = priors.draw(count, tuple(self.prior.codes.shape[1:]), self.low, self.high)  # type: ignore[arg-type]
-        images = RoundToCodes.apply(images, self.low, self.high)
+        images = rounded(images, self.low, self.high)
         with torch.no_grad(), self.autocast:
             self.prior.add(images, _mean_logits([teacher(_ready(images)) for teacher in self.teachers]))
 
@@ -81,7 +82,7 @@ class Training:
         """
         with self.autocast:
             images = self.generator(torch.randn(self.recipe.generator_batch, self.recipe.latent))
-            images = _ready(RoundToCodes.apply(images, self.low, self.high))
+            images = _ready(rounded(images, self.low, self.high))
             answers = [teacher(images) for teacher in self.teachers]
             student = self.student(images).float() if self.objective.watches_student else None
         terms = self.objective.generator_terms(answers, student)

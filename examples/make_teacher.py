@@ -46,17 +46,15 @@ class NormalizedTeacher(nn.Module):
 
 
 def augmented(images: Tensor) -> Tensor:
-    """Random horizontal flips and shifts of up to two pixels, one draw per image."""
-    count, _, height, width = images.shape
-    padded = functional.pad(images, (2, 2, 2, 2))
-    rows = torch.randint(0, 5, (count, 1)) + torch.arange(height)
-    columns = torch.randint(0, 5, (count, 1)) + torch.arange(width)
-    columns = torch.where(torch.rand(count, 1) < 0.5, columns, columns.flip(1))
-    return padded[torch.arange(count)[:, None, None], 0, rows[:, :, None], columns[:, None, :]].unsqueeze(1)
+    """Each image mirrored with probability one half."""
+    return torch.where(torch.rand(len(images), 1, 1, 1) < 0.5, images.flip(3), images)
 
 
 def train(model: nn.Module, images: Tensor, labels: Tensor, epochs: int, batch: int = 256) -> None:
-    """SGD with Nesterov momentum, one-cycle rate, label smoothing 0.05; the last state is the result."""
+    """SGD with Nesterov momentum and a one-cycle rate; the last state is the result.
+
+    No label smoothing: it makes for a teacher whose outputs tell a student less (Mueller et al., 2019).
+    """
     descent = torch.optim.SGD(model.parameters(), lr=0.2, momentum=0.9, nesterov=True, weight_decay=5e-4)
     steps = epochs * (len(images) // batch)
     schedule = torch.optim.lr_scheduler.OneCycleLR(descent, max_lr=0.2, total_steps=steps, pct_start=0.2)
@@ -68,7 +66,7 @@ def train(model: nn.Module, images: Tensor, labels: Tensor, epochs: int, batch: 
             x = augmented(images[index]).contiguous(memory_format=torch.channels_last)
             with torch.autocast("cpu", torch.bfloat16):
                 logits = model(x)
-            loss = functional.cross_entropy(logits.float(), labels[index], label_smoothing=0.05)
+            loss = functional.cross_entropy(logits.float(), labels[index])
             descent.zero_grad(set_to_none=True)
             loss.backward()
             descent.step()
@@ -113,7 +111,7 @@ def accuracy(path: Path, images: np.ndarray, labels: np.ndarray) -> float:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data", type=Path, default=HERE.parent.parent / "shared/data/fashion_mnist.npz")
-    parser.add_argument("--epochs", type=int, default=16)
+    parser.add_argument("--epochs", type=int, default=12)
     parser.add_argument("--seed", type=int, default=0)
     arguments = parser.parse_args()
     torch.manual_seed(arguments.seed)

@@ -26,8 +26,6 @@ class GraphTeacher(nn.Module):
         BadModel: operators the importer does not know, all of them named.
     """
 
-    running: list[tuple[Tensor, Tensor]]
-
     def __init__(self, spec: TeacherSpec) -> None:
         super().__init__()
         self.spec = spec
@@ -35,7 +33,7 @@ class GraphTeacher(nn.Module):
         nodes = _normalization_nodes(model, spec)
         features = [spec.features_name] if spec.features_name else []
         self.module = import_onnx(model, [spec.logits_name, *features, *(node.input[0] for node in nodes)])
-        self.module.to(memory_format=torch.channels_last)
+        self.module.to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # missing in torch's stubs
         fixed = constants(model)
         for index, node in enumerate(nodes):
             for name, place in (("mean", 3), ("variance", 4)):
