@@ -6,6 +6,7 @@ Exit codes: 0 done, 1 a budget is broken, 2 what was handed in cannot be used, 3
 
 from __future__ import annotations
 
+import math
 import sys
 from collections.abc import Sequence
 from datetime import datetime
@@ -68,7 +69,7 @@ Shape = Annotated[
 ]
 Bounds = Annotated[
     str | None,
-    typer.Option("--input-range", metavar="LOW,HIGH", help="Values of the input; 0,1 if the graph is silent."),
+    typer.Option("--input-range", metavar="LOW,HIGH", help="Values of the input; from the graph, or 0,1."),
 ]
 TargetName = Annotated[
     str,
@@ -87,6 +88,8 @@ def _numbers(text: str | None, flag: str, count: int | None = None) -> tuple[flo
         values = tuple(float(part) for part in text.split(","))
     except ValueError:
         raise BadSetting(f"{text!r} is not a list of numbers", where=flag, allowed="0.5 or 0.4,0.5,0.6") from None
+    if not all(map(math.isfinite, values)):
+        raise BadSetting(f"{text!r} is not finite", where=flag, allowed="finite numbers")
     if count is not None and len(values) != count:
         raise BadSetting(f"{len(values)} numbers", where=flag, allowed=f"{count} numbers, separated by commas")
     return values
@@ -106,7 +109,12 @@ def _shape(text: str | None) -> tuple[int, int, int] | None:
 
 def _pair(text: str | None) -> tuple[float, float] | None:
     values = _numbers(text, "--input-range", 2)
-    return (values[0], values[1]) if values is not None else None
+    if values is None:
+        return None
+    low, high = values
+    if not low < high:
+        raise BadSetting(f"{text!r} is empty", where="--input-range", allowed="LOW,HIGH with LOW below HIGH")
+    return low, high
 
 
 def _weights(settings: list[str] | None) -> dict[str, str] | None:
@@ -130,8 +138,17 @@ def _run_folder(path: Path | None) -> RunFolder:
     return run
 
 
-def _is_model(path: Path | None) -> bool:
-    return path is not None and (path.is_file() or path.suffix == ".onnx")
+def _as_model(path: Path | None) -> Path | None:
+    """The path, if it names a model and no run folder."""
+    from edgekd.run_folder import is_model
+
+    return path if path is not None and is_model(path) else None
+
+
+def _refuse_of_run(stated: object, flag: str) -> None:
+    """What a run's record tells is not for a flag to contradict."""
+    if stated is not None:
+        raise BadSetting("the run's record tells it", where=flag, allowed="with a MODEL.onnx")
 
 
 # --------------------------------------------------------------------------------------------------------- commands
@@ -175,6 +192,7 @@ def distill(
 ) -> None:
     """Train a small student from a teacher's answers to generated images."""
     from edgekd import run_folder
+    from edgekd.extras import require_distill
     from edgekd.teachers.spec import read_spec
 
     if resume and overwrite:
@@ -188,8 +206,9 @@ def distill(
     }
     flags: dict[str, Any] = {"method": method, "student": student, "width": width, "minutes": minutes, "steps": steps}
     flags |= {"seed": seed, "threads": threads, "recipe": _weights(recipe), **look}
-    _require_torch()
+    require_distill("distilling")
     from edgekd import distill as distillation
+    from edgekd.networks import is_factory
 
     run = _run_folder(out) if resume or out else run_folder.RunFolder(_new_name(teacher))
     settings = distillation.resolve_settings(flags, config, run if resume else None)
@@ -205,22 +224,14 @@ def distill(
         raise typer.Exit(terminal.INTERRUPTED) from None
     record = run.record()
     done = f"{run.path}: {record['student']['name']} with {record['student']['parameters']:,} parameters"
-    terminal.show(record, f"{done}; next: edgekd export {run.path} --int8", as_json=json)
+    trust = " --trust-factory" if is_factory(record["student"]["name"]) else ""
+    terminal.show(record, f"{done}; next: edgekd export {quote(str(run.path))} --int8{trust}", as_json=json)
 
 
 def _new_name(teacher: Path) -> Path:
     from edgekd.run_folder import RUNS
 
     return RUNS / f"{teacher.stem}-{datetime.now().astimezone():%Y%m%d-%H%M%S}"
-
-
-def _require_torch() -> None:
-    from importlib.util import find_spec
-
-    from edgekd.errors import CannotLoad
-
-    if find_spec("torch") is None:
-        raise CannotLoad("distilling needs torch", hint="pip install 'edgekd[distill]'")
 
 
 @app.command()
@@ -232,6 +243,9 @@ def export(
         str,
         typer.Option(help="Recipe: a name or your own .toml.", autocompletion=lambda: shipped.names("calibration")),
     ] = "percentile",
+    trust_factory: Annotated[
+        bool, typer.Option("--trust-factory", help="Run the code that a module:factory student of this run names.")
+    ] = False,
     json: Json = False,
 ) -> None:
     """Write student and generator as ONNX, checked against torch, and the student as INT8."""
@@ -239,7 +253,7 @@ def export(
     from edgekd.config import load_recipe, load_target
 
     device, recipe = load_target(target), load_recipe(calibration)
-    record = exporting.export(_run_folder(run), int8=int8, target=device, recipe=recipe)
+    record = exporting.export(_run_folder(run), int8=int8, target=device, recipe=recipe, trust_factory=trust_factory)
     for warning in record["warnings"]:
         terminal.note(f"warning: {warning}")
     terminal.show(record, terminal.exported(record), as_json=json)
@@ -258,11 +272,12 @@ def bench(
     from edgekd.config import load_target
 
     device, shape = load_target(target), _shape(input_shape)
-    if subject is not None and _is_model(subject):
-        models = {"teacher": teacher, "student": subject} if teacher else {subject.stem: subject}
+    if model := _as_model(subject):
+        models = {"teacher": teacher, "student": model} if teacher else {model.stem: model}
         with terminal.measuring() as watch:
             record = benching.bench(models, device, input_shape=shape, watch=watch)
     else:
+        _refuse_of_run(input_shape, "--input-shape")
         run = _run_folder(subject)
         with terminal.measuring() as watch:
             record = benching.bench_run(run, device, teacher=teacher, watch=watch)
@@ -289,11 +304,12 @@ def evaluate(
 
     if data is None:
         raise BadSetting("missing", where="--data", allowed="an .npz with images and labels")
-    model = subject if _is_model(subject) else None
+    model, stated = _as_model(subject), _pair(input_range)
     if model is not None and not RunFolder(model.parent).record_file.is_file():
-        low, high = _pair(input_range) or (0.0, 1.0)
+        low, high = stated or evaluation.input_range(model)
         records = {model.name: evaluation.evaluate(model, data, teacher=teacher, low=low, high=high)}
     else:
+        _refuse_of_run(stated, "--input-range")
         run = RunFolder(model.parent) if model is not None else _run_folder(subject)
         records = evaluation.evaluate_run(run, data, teacher=teacher, only=model)
     result = {"schema": evaluation.COLLECTION, "models": records}
@@ -327,7 +343,7 @@ def gate(
     from edgekd import gate as gating
 
     limits = gating.read_budget(budget, flags)
-    held = gating.check(subject if subject is not None and _is_model(subject) else _run_folder(subject), limits, model)
+    held = gating.check(_as_model(subject) or _run_folder(subject), limits, model)
     broken = [verdict.metric for verdict in held if not verdict.ok]
     record = {
         "schema": "edgekd.gate/1",

@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import math
 import zlib
+from collections.abc import Callable
 from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
@@ -25,8 +26,9 @@ from numpy.typing import NDArray
 
 import edgekd
 from edgekd import inference, onnx_file, units
-from edgekd.errors import BadData, BadModel
+from edgekd.errors import BadData, BadModel, EdgekdError
 from edgekd.run_folder import RunFolder, read_json, write_json
+from edgekd.teachers.spec import read_spec
 
 SCHEMA = "edgekd.evaluation/1"
 COLLECTION = "edgekd.evaluations/1"
@@ -70,8 +72,8 @@ def evaluate(
         "schema": SCHEMA,
         "tool": {"name": "edgekd", "version": edgekd.__version__},
         "measured": datetime.now(UTC).isoformat(timespec="seconds"),
-        "model": {**_identity(model), "bytes": onnx_file.size(model), "classes": classes},
-        "data": {**_identity(data), "images": len(images), "low": low, "high": high},
+        "model": {**_identity(model, onnx_file.model_sha256), "bytes": onnx_file.size(model), "classes": classes},
+        "data": {**_identity(data, onnx_file.sha256), "images": len(images), "low": low, "high": high},
         "accuracy": correct / len(labels),
         "correct": correct,
         "n": len(labels),
@@ -79,6 +81,15 @@ def evaluate(
         "per_class": _per_class(predicted, labels, classes),
         "teacher": _beside(teacher, answer(teacher), answers, labels) if teacher else None,
     }
+
+
+def input_range(model: Path) -> tuple[float, float]:
+    """Lowest and highest value of a classifier's input, from its graph; 0 and 1 where that does not tell."""
+    try:
+        spec = read_spec(model)
+    except EdgekdError:  # what is wrong with it, if anything, `evaluate` will say
+        return 0.0, 1.0
+    return spec.low, spec.high
 
 
 def read_labelled(path: Path) -> tuple[Images, Labels]:
@@ -169,11 +180,15 @@ def _beside(
         what = f"the teacher has {theirs.shape[1]} classes, the model {answers.shape[1]}"
         raise BadModel(what, where=teacher)
     accuracy = float((theirs.argmax(1) == labels).mean())
-    return {**_identity(teacher), "accuracy": accuracy, "agreement": inference.agreement(answers, theirs)}
+    return {
+        **_identity(teacher, onnx_file.model_sha256),
+        "accuracy": accuracy,
+        "agreement": inference.agreement(answers, theirs),
+    }
 
 
-def _identity(path: Path) -> dict[str, str]:
-    return {"file": Path(path).name, "sha256": onnx_file.sha256(path)}
+def _identity(path: Path, digest: Callable[[Path], str]) -> dict[str, str]:
+    return {"file": Path(path).name, "sha256": digest(path)}
 
 
 def remember(run: RunFolder, record: dict[str, Any]) -> None:

@@ -6,18 +6,18 @@ Torch is needed only where a float model is missing or older than its weights: o
 
 from __future__ import annotations
 
-import importlib.util
 from pathlib import Path
+from shlex import quote
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from numpy.typing import NDArray
 from onnx import ModelProto
 
 from edgekd import __version__, onnx_file
 from edgekd.config import CalibrationRecipe, Target
-from edgekd.errors import BadModel, BadRun, CannotLoad
-from edgekd.inference import agreement, logits
+from edgekd.errors import BadModel, BadRun
+from edgekd.extras import require_distill
+from edgekd.inference import agreement, fed, logits
 from edgekd.quantize import generator_samples, quantize
 from edgekd.run_folder import RunFolder, atomic, read_json, write_json
 
@@ -31,7 +31,13 @@ _LATENTS = 256  # how many images the check of the generator looks at
 
 
 def export(
-    run: RunFolder, *, int8: bool, target: Target, recipe: CalibrationRecipe, samples: int | None = None
+    run: RunFolder,
+    *,
+    int8: bool,
+    target: Target,
+    recipe: CalibrationRecipe,
+    samples: int | None = None,
+    trust_factory: bool = False,
 ) -> dict[str, Any]:
     """Write `student.onnx`, `generator.onnx`, with `int8` also `student.int8.onnx`, and `export.json`.
 
@@ -43,25 +49,27 @@ def export(
         target: opset, IR version and INT8 flavour.
         recipe: how activation ranges are found.
         samples: calibrate on that many generated images instead of the recipe's number.
+        trust_factory: see `edgekd.networks.load_student`.
 
     Returns:
         The record of schema edgekd.export/1, as written to `export.json`. Its `warnings` are for the user.
 
     Raises:
-        BadRun: not distilled yet, or damaged.
-        CannotLoad: a float file must be written, and torch is not installed.
+        BadRun: not distilled yet, or damaged, or its student is a factory that is not trusted.
+        CannotLoad: a float file must be written, and edgekd[distill] is not installed.
         EdgekdError: an ONNX file answers otherwise than torch, or quantization failed. The file is not written then.
     """
     record = run.record()
     warnings = _unfinished(run, record)
-    files, told = _float_models(run, record, target)
+    files, told = _float_models(run, record, target, trust_factory)
     warnings += told
+    stale = _without_stale_int8(run)  # before quantizing, which may fail and leave it
     quantized: dict[str, Any] | None = None
     if int8:
         quantized = _int8(run, record, target, recipe, recipe.samples if samples is None else samples)
         files["student_int8"] = {key: quantized.pop(key) for key in ("path", "sha256", "bytes")}
     else:
-        warnings += _without_stale_int8(run)
+        warnings += stale
     agreements = _agreements(run, record, int8) if run.held_out_file.is_file() else None
     warnings += _unfaithful_int8(agreements)
     result = {
@@ -79,26 +87,38 @@ def export(
 
 def _unfinished(run: RunFolder, record: dict[str, Any]) -> list[str]:
     """Refuse a run without weights; warn of one that could still learn."""
-    resume = f"edgekd distill {record['teacher']['path']} --out {run.path} --resume"
+    resume = "edgekd distill {} --out {} --resume".format
+    teacher = Path(record["teacher"]["path"])
     for weights in (run.student_weights, run.generator_weights):
         if not weights.is_file():
-            raise BadRun(f"not distilled yet: {weights.name} is missing", where=run.path, hint=f"run first: {resume}")
+            first = resume(quote(str(teacher)), quote(str(run.path)))
+            raise BadRun(f"not distilled yet: {weights.name} is missing", where=run.path, hint=f"run first: {first}")
     if record["state"] == "finished":
         return []
-    return [
-        f"the run is {record['state']}, not finished: these are its last checkpoint's weights; go on with: {resume}"
-    ]
+    again = resume(_nearby(teacher), _nearby(run.path))
+    return [f"the run is {record['state']}, not finished: these are its last checkpoint's weights; go on with: {again}"]
+
+
+def _nearby(path: Path) -> str:
+    """A path for a command in a record: from the working directory on, or the name alone where that is elsewhere.
+
+    A record travels with its run, and where things lie on this machine is nobody's business.
+    """
+    path, here = path.absolute(), Path.cwd()
+    return quote(str(path.relative_to(here) if path.is_relative_to(here) else path.name))
 
 
 # ------------------------------------------------------------------------------------------------ float models
 
 
-def _float_models(run: RunFolder, record: dict[str, Any], target: Target) -> tuple[dict[str, Any], list[str]]:
+def _float_models(
+    run: RunFolder, record: dict[str, Any], target: Target, trust_factory: bool
+) -> tuple[dict[str, Any], list[str]]:
     """The file records of generator and student; writes those that are missing or out of date, both or neither."""
     notes = {"student": _notes(run.student_weights, record), "generator": _notes(run.generator_weights, record)}
     paths = {"student": run.student_onnx, "generator": run.generator_onnx}
     stale = [kind for kind in paths if not _up_to_date(paths[kind], notes[kind], target)]
-    traced = _traced(run, record, target, stale) if stale else {}
+    traced = _traced(run, record, target, stale, trust_factory) if stale else {}
     for kind, one in traced.items():
         onnx_file.set_metadata(one.model, notes[kind] | {"edgekd.simplifier": one.simplifier or "none"})
         with atomic(paths[kind]) as file:
@@ -135,16 +155,16 @@ def _readable(path: Path) -> ModelProto | None:
         return None
 
 
-def _traced(run: RunFolder, record: dict[str, Any], target: Target, kinds: list[str]) -> dict[str, Traced]:
+def _traced(
+    run: RunFolder, record: dict[str, Any], target: Target, kinds: list[str], trust_factory: bool
+) -> dict[str, Traced]:
     """Export from torch what `kinds` names, checked but not written."""
-    if importlib.util.find_spec("torch") is None:
-        files = " and ".join(f"{kind}.onnx" for kind in kinds)
-        what = f"{files} must be written from the weights, which needs edgekd[distill]"
-        raise CannotLoad(what, where=run.path, hint="pip install 'edgekd[distill]'")
+    files = " and ".join(f"{kind}.onnx" for kind in kinds)
+    require_distill(f"writing {files} from the weights", where=run.path)
     from edgekd import networks  # noqa: PLC0415 - torch is imported only here
     from edgekd.tracing import answers, trace  # noqa: PLC0415
 
-    student = networks.load_student(record, run.student_weights)
+    student = networks.load_student(record, run.student_weights, trust_factory=trust_factory)
     generator = networks.load_generator(record, run.generator_weights)
     seed = record["settings"]["seed"]
     latents = np.random.default_rng(seed).standard_normal((_LATENTS, generator.latent), dtype=np.float32)
@@ -160,9 +180,8 @@ def _ports(record: dict[str, Any]) -> dict[str, Port]:
 
     teacher = record["teacher"]
     shape = (teacher["channels"], teacher["height"], teacher["width"])
-    last = teacher["layout"] == "NHWC"
     return {
-        "student": Port(teacher["input_name"], "logits", shape, channels_last=last, classes=True),
+        "student": Port(teacher["input_name"], "logits", shape, layout=teacher["layout"], classes=True),
         "generator": Port("latent", "image", (record["generator"]["latent"],)),
     }
 
@@ -190,16 +209,11 @@ def _int8(
     return quantize(
         run.student_onnx,
         run.student_int8_onnx,
-        _as_fed(images, record),
+        fed(images, record["teacher"]["layout"]),
         quantization=target.quantization,
         recipe=recipe,
         metadata={"edgekd.target": target.name},
     )
-
-
-def _as_fed(images: NDArray[np.float32], record: dict[str, Any]) -> NDArray[np.float32]:
-    """Images `[N, C, H, W]` in the layout the student's file takes, which is its teacher's."""
-    return np.ascontiguousarray(images.transpose(0, 2, 3, 1)) if record["teacher"]["layout"] == "NHWC" else images
 
 
 def _without_stale_int8(run: RunFolder) -> list[str]:
@@ -211,14 +225,14 @@ def _without_stale_int8(run: RunFolder) -> list[str]:
     if model is not None and onnx_file.metadata(model).get("edgekd.float.sha256") == onnx_file.sha256(run.student_onnx):
         return []
     path.unlink()
-    again = f"edgekd export {run.path} --int8"
+    again = f"edgekd export {_nearby(run.path)} --int8"
     return [f"{path.name} was not made from this student and is removed; make it again with: {again}"]
 
 
 def _agreements(run: RunFolder, record: dict[str, Any], int8: bool) -> dict[str, Any]:
     """Shares of held-out images on which two models choose the same class."""
     held = run.held_out()
-    images = _as_fed(held.images(), record)
+    images = fed(held.images(), record["teacher"]["layout"])
     student = logits(run.student_onnx, images)
     found = {"student_teacher": agreement(student, held.logits)}
     if int8:

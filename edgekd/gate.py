@@ -7,11 +7,11 @@ and only when they are of this very file. It measures nothing itself and compare
 
 from __future__ import annotations
 
-import tomllib
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
+from shlex import quote
 from typing import Annotated, Any, Literal
 
 from onnx import ModelProto
@@ -20,7 +20,8 @@ from pydantic import BeforeValidator, Field
 from edgekd import inference, onnx_file, units
 from edgekd.config import Record, validated
 from edgekd.errors import BadRun, BadSetting, UnknownName
-from edgekd.run_folder import RunFolder, read_json
+from edgekd.run_folder import RunFolder, is_model, read_json
+from edgekd.shipped import read_toml
 
 Student = Literal["student", "student.int8"]
 
@@ -103,10 +104,7 @@ def read_budget(path: Path | None = None, flags: Mapping[str, Any] | None = None
 
 
 def _budget_table(path: Path) -> dict[str, Any]:
-    try:
-        content = tomllib.loads(Path(path).read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
-        raise BadSetting(f"not readable as TOML: {error}", where=path) from error
+    content = read_toml(path)
     table = content.get("budget")
     if not isinstance(table, dict) or set(content) != {"budget"}:
         raise BadSetting(f"its tables are {', '.join(content) or 'none'}", where=path, allowed="one table, [budget]")
@@ -139,16 +137,13 @@ class Evidence:
     @cached_property
     def sha256(self) -> str:
         """Of the file as it is now."""
-        return onnx_file.sha256(self.file)
+        return onnx_file.model_sha256(self.file)
 
     @cached_property
     def teacher(self) -> dict[str, Any]:
         """What run.json keeps of the teacher."""
-        run = self.of_run()
-        teacher = run.record().get("teacher")
-        if not isinstance(teacher, dict):
-            raise BadRun("it does not name its teacher", where=run.record_file)
-        return teacher
+        found: dict[str, Any] = self.of_run().record()["teacher"]
+        return found
 
     @cached_property
     def measured(self) -> dict[str, Any]:
@@ -158,14 +153,14 @@ class Evidence:
     @cached_property
     def measured_teacher(self) -> dict[str, Any]:
         """The teacher's entry of bench.json."""
-        return self._benched("teacher", self.teacher.get("sha256"))
+        return self._benched("teacher", self.teacher["sha256"])
 
     def _benched(self, label: str, sha256: object) -> dict[str, Any]:
         run = self.of_run()
         entry = _entry(read_json(run.require(run.bench_file, "bench")), label)
         if not entry or entry.get("sha256") != sha256:
             what = f"it holds no measurement of the {label} as it is now"
-            raise BadRun(what, where=run.bench_file, hint=f"measure again: edgekd bench {run.path}")
+            raise BadRun(what, where=run.bench_file, hint=f"measure again: edgekd bench {quote(str(run.path))}")
         return entry
 
     def macs(self) -> float:
@@ -188,7 +183,7 @@ class Evidence:
     def accuracy(self) -> float:
         """From evaluation.json, if it is of this file."""
         run = self.of_run()
-        command = f"eval {self.file} --data evaluation.npz"
+        command = f"eval {quote(str(self.file))} --data evaluation.npz"
         if not run.evaluation_file.is_file():
             raise BadRun("evaluation.json is missing", where=run.path, hint=f"run first: edgekd {command}")
         entry = _entry(read_json(run.evaluation_file), self.file.name)
@@ -312,15 +307,14 @@ def check(subject: RunFolder | Path, limits: Budget, which: Student | None = Non
 
 def _evidence(subject: RunFolder | Path, which: Student | None) -> Evidence:
     if isinstance(subject, Path):
-        if subject.is_file() or subject.suffix == ".onnx":
+        if is_model(subject):
             return Evidence(subject, onnx_file.load(subject), None)
         subject = RunFolder(subject)
     subject.record()
     files = {"student.int8": subject.student_int8_onnx, "student": subject.student_onnx}
     if which is None:
         which = "student.int8" if files["student.int8"].is_file() else "student"
-    command = "export --int8" if which == "student.int8" else "export"
-    file = subject.require(files[which], command)
+    file = subject.exported(files[which])
     return Evidence(file, onnx_file.load(file), subject)
 
 

@@ -52,9 +52,19 @@ def logits(path: Path, images: Floats, threads: int = 1) -> Floats:
     answers = []
     for start in range(0, len(images), batch):
         part = images[start : start + batch]
-        fed = part if len(part) == batch or not isinstance(entry.shape[0], int) else _padded(part, batch)
-        answers.append(_answer(session, first, {entry.name: fed}, path)[: len(part)])
+        full = part if len(part) == batch or not isinstance(entry.shape[0], int) else _padded(part, batch)
+        answers.append(_answer(session, first, {entry.name: full}, path)[: len(part)])
     return np.concatenate(answers)
+
+
+def fed(images: Floats, layout: str) -> Floats:
+    """Images `[N, C, H, W]` as a file of that layout takes them: as they are, or `[N, H, W, C]` for NHWC."""
+    return np.ascontiguousarray(images.transpose(0, 2, 3, 1)) if layout == "NHWC" else images
+
+
+def fed_shape(shape: tuple[int, ...], layout: str) -> tuple[int, ...]:
+    """Channels, height and width of one image, in the order of `fed`."""
+    return (*shape[1:], shape[0]) if layout == "NHWC" else shape
 
 
 def _image_input(session: onnxruntime.InferenceSession, path: Path) -> onnxruntime.NodeArg:

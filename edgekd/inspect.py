@@ -14,9 +14,10 @@ from onnx import ModelProto, TensorProto, ValueInfoProto
 
 from edgekd import onnx_file, units
 from edgekd.config import Record
-from edgekd.errors import BadModel, CannotLoad, EdgekdError
-from edgekd.inference import open_session
-from edgekd.teachers.spec import Layout, TeacherSpec, read_spec
+from edgekd.errors import CannotLoad, EdgekdError
+from edgekd.extras import INSTALL
+from edgekd.inference import fed_shape, open_session
+from edgekd.teachers.spec import Layout, TeacherSpec, read_spec, statistics_points
 from edgekd.teachers.wiring import Ending, Wiring
 
 SCHEMA = "edgekd.inspection/1"
@@ -101,8 +102,8 @@ def inspect_model(path: Path, *, input_shape: tuple[int, int, int] | None = None
     wiring = Wiring(model)
     return Inspection(
         file=str(path),
-        sha256=onnx_file.sha256(path),
-        bytes=path.stat().st_size,
+        sha256=onnx_file.model_sha256(path),
+        bytes=onnx_file.size(path),
         producer=f"{model.producer_name} {model.producer_version}".strip(),
         opset=onnx_file.opset(model),
         ir_version=model.ir_version,
@@ -111,9 +112,9 @@ def inspect_model(path: Path, *, input_shape: tuple[int, int, int] | None = None
         inputs=[_tensor(value) for value in onnx_file.real_inputs(model)],
         outputs=[_tensor(value) for value in model.graph.output],
         endings={value.name: wiring.ending(value.name)[0] for value in model.graph.output},
-        statistics=_statistics(model, wiring),
+        statistics=_statistics(model),
         teacher=_facts(spec) if spec else None,
-        access=_access(path, model, problem),
+        access=_access(path, spec, problem),
         problems=[problem] if problem else [],
     )
 
@@ -131,10 +132,7 @@ def _facts(spec: TeacherSpec) -> TeacherFacts:
 
 
 def _image_shape(spec: TeacherSpec | None) -> tuple[int, ...] | None:
-    if spec is None:
-        return None
-    image = (spec.channels, spec.height, spec.width)
-    return image if spec.layout == "NCHW" else (*image[1:], image[0])
+    return fed_shape((spec.channels, spec.height, spec.width), spec.layout) if spec else None
 
 
 def _tensor(value: ValueInfoProto) -> TensorFacts:
@@ -149,25 +147,29 @@ def _tensor(value: ValueInfoProto) -> TensorFacts:
     )
 
 
-def _statistics(model: ModelProto, wiring: Wiring) -> StatisticsFacts:
+def _statistics(model: ModelProto) -> StatisticsFacts:
     layers = [node for node in model.graph.node if node.op_type == "BatchNormalization"]
-    kept = sum(all(wiring.is_fixed(name) for name in node.input[3:5]) for node in layers)
+    kept = len(statistics_points(model))
     if kept:
         return StatisticsFacts(layers=len(layers), survive=True, note=f"{kept} layers keep them")
     convolutions = [node for node in model.graph.node if node.op_type == "Conv"]
-    if any(len(node.input) == 3 and node.input[2] for node in convolutions):
+    if layers:
+        note = "they are computed in the graph, not stored as plain tensors"
+    elif any(len(node.input) == 3 and node.input[2] for node in convolutions):
         note = f"folded into the convolutions, or never there; {KEEP_STATISTICS}"
     else:
         note = "the network has no batch normalization"
     return StatisticsFacts(layers=len(layers), survive=False, note=note)
 
 
-def _access(path: Path, model: ModelProto, problem: str) -> dict[Literal["gradient", "scores", "labels"], Access]:
-    if problem:
+def _access(
+    path: Path, spec: TeacherSpec | None, problem: str
+) -> dict[Literal["gradient", "scores", "labels"], Access]:
+    if spec is None:
         refused = Access(possible=False, why=problem)
         return {"gradient": refused, "scores": refused, "labels": refused}
     answers = _answers(path)
-    return {"gradient": _gradient(model), "scores": answers, "labels": answers}
+    return {"gradient": _gradient(spec), "scores": answers, "labels": answers}
 
 
 def _answers(path: Path) -> Access:
@@ -178,19 +180,17 @@ def _answers(path: Path) -> Access:
     return Access(possible=True, why="ONNX Runtime loads it")
 
 
-def _gradient(model: ModelProto) -> Access:
+def _gradient(spec: TeacherSpec) -> Access:
+    """Whether distilling could take this teacher: by making it one, as distilling does."""
     if find_spec("torch") is None:
-        return Access(possible=None, why="unknown without torch: pip install 'edgekd[distill]'")
-    from edgekd.onnx_import import unsupported  # noqa: PLC0415 - it imports torch, which inspecting must not need
+        return Access(possible=None, why=f"unknown without torch: {INSTALL}")
+    from edgekd.teachers.graph import GraphTeacher  # noqa: PLC0415 - it imports torch, which inspecting must not need
 
     try:
-        missing = unsupported(model)
-    except BadModel as error:
-        return Access(possible=False, why=str(error))
-    if missing:
-        listed = ", ".join(f"{operator} ({node})" for operator, node in missing)
-        return Access(possible=False, why=f"operators not supported: {listed}")
-    return Access(possible=True, why="every operator has a gradient in torch")
+        GraphTeacher(spec)
+    except EdgekdError as error:
+        return Access(possible=False, why=str(error).removeprefix(f"{spec.path}: "))
+    return Access(possible=True, why="its graph runs in torch")
 
 
 # ------------------------------------------------------------------------------------------------------ for people

@@ -19,6 +19,7 @@ from edgekd.errors import BadModel
 
 MAXIMUM_BYTES = 2**31 - 1
 """Protobuf's own ceiling for one message."""
+_BLOCK = 2**20
 
 
 def load(path: Path) -> ModelProto:
@@ -31,7 +32,8 @@ def load(path: Path) -> ModelProto:
     if not path.is_file():
         raise BadModel("no such file", where=path)
     if path.stat().st_size > MAXIMUM_BYTES:
-        raise BadModel("larger than 2 GiB", where=path, hint="store the weights as external data beside it")
+        hint = "export it again with its weights as external data"
+        raise BadModel("larger than 2 GiB, which no ONNX file can be", where=path, hint=hint)
     model = ModelProto()
     try:
         model.ParseFromString(path.read_bytes())
@@ -40,24 +42,47 @@ def load(path: Path) -> ModelProto:
         raise BadModel("not an ONNX file, or cut short", where=path, hint=hint) from error
     if not model.graph.node or not model.opset_import:
         raise BadModel("not an ONNX file: it holds no graph", where=path)
-    _load_external(model, path)
+    outside = _external_files(model, path)
+    if outside:
+        _load_external(model, path)
     try:
-        onnx.checker.check_model(model)
+        # With its external data a model may be beyond what one message can hold, and so is checked by its path.
+        onnx.checker.check_model(str(path.resolve()) if outside else model)
     except (onnx.checker.ValidationError, ValueError) as error:
         raise BadModel(f"not a valid ONNX model: {first_line(error)}", where=path) from error
     return model
 
 
-def _load_external(model: ModelProto, path: Path) -> None:
+def _external_files(model: ModelProto, path: Path) -> list[Path]:
+    """The other files that a model keeps tensors in, in the order of their names.
+
+    Raises:
+        BadModel: one of them is outside the model's folder.
+    """
     folder = path.resolve().parent
-    for tensor in model.graph.initializer:
+    names = set()
+    for tensor in _tensors(model.graph):
         if tensor.data_location != TensorProto.EXTERNAL:
             continue
         location = next((e.value for e in tensor.external_data if e.key == "location"), "")
         if not location or not (folder / location).resolve().is_relative_to(folder):
             raise BadModel(f"tensor {tensor.name} reads outside the model's folder: {location!r}", where=path)
+        names.add(location)
+    return [folder / name for name in sorted(names)]
+
+
+def _tensors(graph: GraphProto) -> Iterator[TensorProto]:
+    """Every tensor stored in a graph, those in attributes and subgraphs included."""
+    yield from graph.initializer
+    for a in (a for node in graph.node for a in node.attribute):
+        yield from (a.t, *a.tensors)
+        for inner in (*([a.g] if a.type == AttributeProto.GRAPH else []), *a.graphs):
+            yield from _tensors(inner)
+
+
+def _load_external(model: ModelProto, path: Path) -> None:
     try:
-        onnx.external_data_helper.load_external_data_for_model(model, str(folder))
+        onnx.external_data_helper.load_external_data_for_model(model, str(path.resolve().parent))
     except (OSError, ValueError, onnx.checker.ValidationError) as error:
         raise BadModel(f"its external data cannot be read: {first_line(error)}", where=path) from error
 
@@ -68,9 +93,27 @@ def first_line(error: BaseException) -> str:
 
 
 def sha256(path: Path) -> str:
-    """Hex digest of a file's bytes."""
+    """Hex digest of a file's bytes. What identifies a model is `model_sha256`."""
     with Path(path).open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def model_sha256(path: Path) -> str:
+    """Hex digest of a model: over the file's bytes, and over its external data where it has any.
+
+    Raises:
+        BadModel: its external data cannot be read, or is outside its folder.
+    """
+    path = Path(path)
+    digest = hashlib.sha256()
+    for part in _parts(path):
+        try:
+            with part.open("rb") as file:
+                while block := file.read(_BLOCK):
+                    digest.update(block)
+        except OSError as error:
+            raise BadModel(f"{part.name} cannot be read: {error.strerror}", where=path) from error
+    return digest.hexdigest()
 
 
 def size(path: Path) -> int:
@@ -84,14 +127,13 @@ def gzip_size(path: Path) -> int:
 
 
 def _parts(path: Path) -> list[Path]:
-    """The file and those it keeps tensors in; call it for files that `load` has accepted."""
-    model = ModelProto()
-    model.ParseFromString(Path(path).read_bytes())
-    entries = (e for t in model.graph.initializer if t.data_location == TensorProto.EXTERNAL for e in t.external_data)
-    return [
-        Path(path),
-        *(Path(path).parent / name for name in sorted({e.value for e in entries if e.key == "location"})),
-    ]
+    """The file and those it keeps tensors in; of a file that is no model, the file alone."""
+    path, model = Path(path), ModelProto()
+    try:
+        model.ParseFromString(path.read_bytes())
+    except DecodeError:
+        return [path]
+    return [path, *_external_files(model, path)]
 
 
 def opset(model: ModelProto) -> int:
@@ -232,7 +274,18 @@ def _inferred_shapes(model: ModelProto, input_shape: tuple[int, ...] | None) -> 
         return {}
     graph = fixed.graph
     known = {v.name: d for v in (*graph.input, *graph.value_info, *graph.output) if (d := dimensions(v)) is not None}
+    for name in _of_one_batch(model):
+        if known.get(name, [1])[:1] == [None]:
+            known[name][0] = 1
     return known | {name: list(t.dims) for name, t in constants(fixed).items()}
+
+
+def _of_one_batch(model: ModelProto) -> list[str]:
+    """Values that the file says are as long as its free batch, which shape inference may lose on the way."""
+    entries = real_inputs(model)[:1]
+    values = [*entries, *model.graph.value_info, *model.graph.output]
+    first = [next((d.dim_param for d in v.type.tensor_type.shape.dim[:1]), "") for v in values]
+    return [v.name for v, name in zip(values, first, strict=True) if name and entries and name == first[0]]
 
 
 def _node_macs(node: NodeProto, shapes: dict[str, list[int | None]]) -> int | None:
@@ -242,11 +295,13 @@ def _node_macs(node: NodeProto, shapes: dict[str, list[int | None]]) -> int | No
         return 0
     out, first = shapes.get(node.output[0]), shapes.get(node.input[0])
     weight = shapes.get(node.input[weight_at[node.op_type]])
-    if not out or not first or not weight or None in out or None in first or None in weight:
+    if not out or not first or not weight:
         return None
     if node.op_type in ("Conv", "QLinearConv"):
-        return math.prod(out) * math.prod(weight[1:])  # type: ignore[arg-type]
-    if node.op_type == "ConvTranspose":
-        return math.prod(first) * math.prod(weight[1:])  # type: ignore[arg-type]
-    summed = first[0] if node.op_type == "Gemm" and attribute(node, "transA", 0) else first[-1]
-    return math.prod(out) * summed  # type: ignore[arg-type, operator]
+        factors = [*out, *weight[1:]]
+    elif node.op_type == "ConvTranspose":
+        factors = [*first, *weight[1:]]
+    else:
+        factors = [*out, first[0] if node.op_type == "Gemm" and attribute(node, "transA", 0) else first[-1]]
+    known = [factor for factor in factors if factor is not None]
+    return math.prod(known) if len(known) == len(factors) else None

@@ -8,27 +8,30 @@
     samples/               held_out.npz (uint8 images, teacher logits), grids of generated images as PNG
     export.json  bench.json  evaluation.json
 
-It needs neither torch nor ONNX.
+It does not need torch.
 """
 
 from __future__ import annotations
 
-import hashlib
+import errno
 import json
 import os
 import tempfile
 import zlib
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO, Any
+from shlex import quote
+from typing import IO, Annotated, Any, Literal
 from zipfile import BadZipFile
 
 import numpy as np
 from numpy.typing import NDArray
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from edgekd.errors import BadRun, EdgekdError
+from edgekd import onnx_file
+from edgekd.errors import BadModel, BadRun, EdgekdError
 
 SCHEMA = "edgekd.run/1"
 RUNS = Path("runs")
@@ -38,12 +41,15 @@ RUNS = Path("runs")
 def atomic(path: Path) -> Iterator[IO[bytes]]:
     """Write a file whole or not at all: a neighbouring temporary file takes its place only when complete.
 
+    Folders on the way are made; when nothing comes to lie in them they go again.
+
     Raises:
         EdgekdError: the disk is full or the folder cannot be written.
     """
     path = Path(path)
-    temporary = None
+    temporary, made = None, list[Path]()
     try:
+        made = [folder for folder in path.parents if not folder.exists()]
         path.parent.mkdir(parents=True, exist_ok=True)
         with tempfile.NamedTemporaryFile(dir=path.parent, prefix=f".{path.name}.", delete=False) as file:
             temporary = Path(file.name)
@@ -53,12 +59,22 @@ def atomic(path: Path) -> Iterator[IO[bytes]]:
         temporary.chmod(0o644)
         temporary.replace(path)
     except OSError as error:
-        raise EdgekdError(
-            f"cannot be written: {error.strerror or error}", where=path, hint="free some space"
-        ) from error
+        raise EdgekdError(f"cannot be written: {error.strerror or error}", where=path, hint=_cure(error)) from error
     finally:
         if temporary is not None:
             temporary.unlink(missing_ok=True)
+        for folder in made:
+            with suppress(OSError):  # not there, or no longer empty: then it stays
+                folder.rmdir()
+
+
+def _cure(error: OSError) -> str:
+    """What helps when a file cannot be written, as far as the error tells."""
+    if error.errno in (errno.ENOSPC, errno.EDQUOT):
+        return "free some space"
+    if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS):
+        return "choose a folder that you may write to"
+    return "choose another folder" if error.errno in (errno.ENOTDIR, errno.EEXIST, errno.ENAMETOOLONG) else ""
 
 
 @contextmanager
@@ -73,7 +89,8 @@ def scratch() -> Iterator[Path]:
             yield Path(folder)
     except OSError as error:
         what = f"temporary files cannot be written: {error.strerror or error}"
-        raise EdgekdError(what, where=tempfile.gettempdir(), hint="free some space, or set TMPDIR") from error
+        hint = " or ".join(filter(None, (_cure(error), "set TMPDIR to another")))
+        raise EdgekdError(what, where=tempfile.gettempdir(), hint=hint) from error
 
 
 def write_json(path: Path, record: dict[str, Any]) -> None:
@@ -117,6 +134,55 @@ class HeldOut:
         return (self.low + self.codes.astype(np.float32) * np.float32((self.high - self.low) / 255)).astype(np.float32)
 
 
+Count = Annotated[int, Field(ge=1)]
+
+
+class _Facts(BaseModel):
+    """Keys of run.json that later stages rely on; it may hold others."""
+
+    model_config = ConfigDict(strict=True, allow_inf_nan=False)
+
+
+class _Teacher(_Facts):
+    path: str
+    sha256: str
+    bytes: Count
+    parameters: int
+    input_name: str
+    channels: Count
+    height: Count
+    width: Count
+    layout: Literal["NCHW", "NHWC"]
+    classes: Count
+    low: float
+    high: float
+    mean: list[float] | None
+    std: list[float] | None
+
+
+class _Student(_Facts):
+    name: str
+    width: float
+
+
+class _Generator(_Facts):
+    latent: Count
+    width: Count
+
+
+class _Settings(_Facts):
+    seed: int
+
+
+class _Run(_Facts):
+    started: str
+    state: str
+    teacher: _Teacher
+    student: _Student
+    generator: _Generator
+    settings: _Settings
+
+
 class RunFolder:
     """One run on disk. Paths only; nothing is read before it is asked for."""
 
@@ -140,7 +206,7 @@ class RunFolder:
         """The contents of run.json.
 
         Raises:
-            BadRun: there is none, or it is of another schema.
+            BadRun: there is none, it is of another schema, or lacks what later stages need.
         """
         if not self.record_file.is_file():
             hint = "start one with: edgekd distill teacher.onnx"
@@ -148,7 +214,28 @@ class RunFolder:
         record = read_json(self.record_file)
         if record.get("schema") != SCHEMA:
             raise BadRun(f"schema {record.get('schema')!r} is not {SCHEMA}", where=self.record_file)
+        try:
+            _Run.model_validate(record)
+        except ValidationError as error:
+            wrong = ", ".join(f"{'.'.join(map(str, e['loc']))}: {e['msg']}" for e in error.errors())
+            raise BadRun(f"damaged ({wrong})", where=self.record_file, hint="distill again") from error
         return record
+
+    def check_writable(self) -> None:
+        """Try whether the folder can be made and written, and leave nothing behind. Call it before any long work.
+
+        Raises:
+            BadRun: it cannot: a file is in the way, or permission is lacking.
+        """
+        try:
+            nearest = next(p for p in (self.path, *self.path.absolute().parents) if p.exists() or p.is_symlink())
+            if nearest.is_dir():
+                with tempfile.TemporaryFile(dir=nearest):
+                    return
+        except OSError as error:
+            what = f"cannot be written: {error.strerror or error}"
+            raise BadRun(what, where=self.path, hint=_cure(error) or "choose another folder") from error
+        raise BadRun(f"{nearest} is not a folder", where=self.path, hint="choose another folder")
 
     def held_out(self) -> HeldOut:
         """The held-out generated images with the teacher's answers.
@@ -177,7 +264,27 @@ class RunFolder:
             BadRun: it is not there yet; names the command that makes it.
         """
         if not path.is_file():
-            raise BadRun(f"{path.name} is missing", where=self.path, hint=f"run first: edgekd {command} {self.path}")
+            hint = f"run first: edgekd {command} {quote(str(self.path))}"
+            raise BadRun(f"{path.name} is missing", where=self.path, hint=hint)
+        return path
+
+    def exported(self, path: Path) -> Path:
+        """A student's ONNX file of this run, of the weights as they are now.
+
+        Where the weights are not there (on a device, say) or the file does not name them, it is taken as it is.
+
+        Raises:
+            BadRun: not exported yet, or exported before the run was resumed; names the command.
+            BadModel: not a usable ONNX model.
+        """
+        self.require(path, "export --int8" if path == self.student_int8_onnx else "export")
+        if self.student_weights.is_file():
+            made_from = onnx_file.metadata(onnx_file.load(path)).get("edgekd.weights.sha256")
+            if made_from not in (None, onnx_file.sha256(self.student_weights)):
+                hint = f"export again: edgekd export {quote(str(self.path))} --int8"
+                raise BadRun(
+                    f"{path.name} is of older weights than {self.student_weights.name}", where=self.path, hint=hint
+                )
         return path
 
     def models(self, teacher: Path | None = None) -> dict[str, Path]:
@@ -187,35 +294,50 @@ class RunFolder:
         say where it is now; the INT8 student when it was not exported.
 
         Raises:
-            BadRun: not exported yet, or `teacher` is not the one this run was distilled from.
+            BadRun: not exported yet, exported before the run was resumed, or `teacher` is not the one this run was
+                distilled from.
         """
-        record = self.record().get("teacher", {})
-        found = Path(teacher or record.get("path", ""))
-        same = found.is_file() and _sha256(found) == record.get("sha256")
+        record = self.record()["teacher"]
+        found = Path(teacher or record["path"])
+        same = _is_that_model(found, record["sha256"])
         if teacher is not None and not same:
             raise BadRun(
-                f"it was not distilled from {teacher}", where=self.path, hint=f"its teacher was {record.get('path')}"
+                f"it was not distilled from {teacher}", where=self.path, hint=f"its teacher was {record['path']}"
             )
-        self.require(self.student_onnx, "export")
         files = {"teacher": found} if same else {}
-        files |= {"student": self.student_onnx, "student.int8": self.student_int8_onnx}
-        return {label: file for label, file in files.items() if file.is_file()}
+        files["student"] = self.exported(self.student_onnx)
+        if self.student_int8_onnx.is_file():
+            files["student.int8"] = self.exported(self.student_int8_onnx)
+        return files
 
 
-def _sha256(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
+def _is_that_model(path: Path, sha256: str) -> bool:
+    try:
+        return path.is_file() and onnx_file.model_sha256(path) == sha256
+    except (BadModel, OSError):  # unreadable is not the same either
+        return False
+
+
+def is_model(path: Path) -> bool:
+    """Whether a path that may name a run folder or a model names a model."""
+    return path.is_file() or path.suffix == ".onnx"
 
 
 def latest(runs: Path = RUNS) -> RunFolder:
-    """The run that was started last under `runs/`.
+    """The run that was started last under `runs/`; one whose record is damaged is passed by.
 
     Raises:
-        BadRun: there is none.
+        BadRun: there is none, or none that is not damaged.
     """
-    found = [RunFolder(path.parent) for path in runs.glob("*/run.json")]
-    if not found:
+    started: dict[str, RunFolder] = {}
+    damaged = ""
+    for path in sorted(runs.glob("*/run.json")):
+        run = RunFolder(path.parent)
+        try:
+            started[run.record()["started"]] = run
+        except BadRun as error:
+            damaged = f" that could be used: {error}"
+    if not started:
         hint = "name a run folder, or start one with: edgekd distill teacher.onnx"
-        raise BadRun("no run here", where=runs, hint=hint)
-    started: Callable[[RunFolder], str] = lambda run: str(run.record().get("started", ""))  # noqa: E731
-    return max(found, key=started)
+        raise BadRun(f"no run here{damaged}", where=runs, hint=hint)
+    return started[max(started)]

@@ -55,6 +55,6 @@ def read_toml(path: Path) -> dict[str, Any]:
         BadSetting: it is unreadable or not TOML.
     """
     try:
-        return tomllib.loads(path.read_text(encoding="utf-8"))
+        return tomllib.loads(Path(path).read_text(encoding="utf-8"))
     except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
         raise BadSetting(f"not readable as TOML: {error}", where=path) from error

@@ -22,7 +22,7 @@ from torch import Tensor, nn
 from edgekd import __version__, onnx_file
 from edgekd.config import ModelLimits
 from edgekd.errors import EdgekdError
-from edgekd.inference import agreement, open_session
+from edgekd.inference import agreement, fed, fed_shape, open_session
 from edgekd.quiet import quiet
 from edgekd.run_folder import scratch
 
@@ -41,14 +41,14 @@ class Port:
     Attributes:
         entry, leaving: their names.
         shape: of one example as torch takes it.
-        channels_last: whether the file takes `[N, H, W, C]` where torch takes `[N, C, H, W]`.
+        layout: NHWC where the file takes `[N, H, W, C]` and torch takes `[N, C, H, W]`.
         classes: whether the output is logits, whose arg-max must not change either.
     """
 
     entry: str
     leaving: str
     shape: tuple[int, ...]
-    channels_last: bool = False
+    layout: str = "NCHW"
     classes: bool = False
 
 
@@ -94,22 +94,22 @@ def trace(network: nn.Module, port: Port, limits: ModelLimits, examples: NDArray
         EdgekdError: the exporter failed, or its result is above the opset, or answers otherwise than torch does.
     """
     network = network.eval()
-    model = _exported(_ChannelsLast(network) if port.channels_last else network, port, limits)
+    model = _exported(_ChannelsLast(network) if port.layout == "NHWC" else network, port, limits)
     simpler, warning = simplified(model)
     expected = answers(network, examples)
-    fed = np.ascontiguousarray(examples.transpose(0, 2, 3, 1)) if port.channels_last else examples
+    shown = fed(examples, port.layout)
     if simpler is not None:
         _finish(simpler, limits)
         try:
-            check = compared(simpler, port, fed, expected)
+            check = compared(simpler, port, shown, expected)
             return Traced(simpler, f"onnxsim {importlib.metadata.version('onnxsim')}", check, "")
         except EdgekdError as error:
             warning = f"went on unsimplified, what onnxsim wrote is wrong ({error})"
-    return Traced(model, None, compared(model, port, fed, expected), f"{port.leaving} model: {warning}")
+    return Traced(model, None, compared(model, port, shown, expected), f"{port.leaving} model: {warning}")
 
 
 def _exported(network: nn.Module, port: Port, limits: ModelLimits) -> ModelProto:
-    shape = (port.shape[1], port.shape[2], port.shape[0]) if port.channels_last else port.shape
+    shape = fed_shape(port.shape, port.layout)
     try:
         with quiet(), torch.no_grad():
             program = torch.onnx.export(
@@ -192,7 +192,9 @@ def answers(network: nn.Module, examples: NDArray[np.float32]) -> NDArray[np.flo
     return torch.cat([network(part) for part in parts]).numpy()
 
 
-def compared(model: ModelProto, port: Port, fed: NDArray[np.float32], expected: NDArray[np.float32]) -> dict[str, Any]:
+def compared(
+    model: ModelProto, port: Port, shown: NDArray[np.float32], expected: NDArray[np.float32]
+) -> dict[str, Any]:
     """ONNX Runtime's answers of a model next to torch's.
 
     Raises:
@@ -202,10 +204,10 @@ def compared(model: ModelProto, port: Port, fed: NDArray[np.float32], expected: 
         path = folder / "model.onnx"
         onnx.save(model, path)
         session = open_session(path)
-        parts = (fed[start : start + _BATCH] for start in range(0, len(fed), _BATCH))
+        parts = (shown[start : start + _BATCH] for start in range(0, len(shown), _BATCH))
         found = np.concatenate([session.run([port.leaving], {port.entry: part})[0] for part in parts])
     scale, worst = float(np.abs(expected).max()), float(np.abs(found - expected).max())
-    check: dict[str, Any] = {"examples": len(fed), "max_abs": worst, "scale": scale}
+    check: dict[str, Any] = {"examples": len(shown), "max_abs": worst, "scale": scale}
     if port.classes:
         check["agreement"] = agreement(found, expected)
     if not worst <= _TOLERANCE * scale or check.get("agreement", 1.0) < _LEAST_AGREEMENT:

@@ -6,6 +6,7 @@ report it with the name of the field.
 
 from __future__ import annotations
 
+import math
 import re
 
 _QUANTITY = re.compile(r"^\s*([0-9]+(?:\.[0-9]+)?|\.[0-9]+)\s*([A-Za-zµμ%]*)\s*$")
@@ -28,7 +29,10 @@ def _read(value: object, units: dict[str, float] | dict[str, int], kind: str, ex
     )
     if match is None or match[2] not in units:
         raise ValueError(f"{value!r} is not a {kind}; {allowed}")
-    return float(match[1]) * units[match[2]]
+    quantity = float(match[1]) * units[match[2]]
+    if not math.isfinite(quantity):
+        raise ValueError(f"{value!r} is beyond any {kind}; {allowed}")
+    return quantity
 
 
 def read_size(value: object) -> int:

@@ -8,6 +8,7 @@ from typing import Any
 
 from edgekd.bench.protocol import Progress, bench
 from edgekd.config import Target
+from edgekd.inference import fed_shape
 from edgekd.run_folder import RunFolder, write_json
 
 
@@ -38,5 +39,4 @@ def bench_run(
 def _input_shape(run: RunFolder) -> tuple[int, ...]:
     """Shape of one image as the run's models take it."""
     teacher = run.record()["teacher"]
-    order = ("channels", "height", "width") if teacher["layout"] == "NCHW" else ("height", "width", "channels")
-    return tuple(int(teacher[name]) for name in order)
+    return fed_shape((teacher["channels"], teacher["height"], teacher["width"]), teacher["layout"])

@@ -41,7 +41,7 @@ def file_facts(model: ModelProto, request: Request) -> dict[str, Any]:
     path, inputs = Path(request.model), request.inputs
     return {
         "file": path.name,
-        "sha256": onnx_file.sha256(path),
+        "sha256": onnx_file.model_sha256(path),
         "bytes": onnx_file.size(path),
         "gzip_bytes": onnx_file.gzip_size(path),
         "parameters": onnx_file.parameters(model),

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import importlib
-from collections.abc import Callable, Mapping, Sequence
+import sys
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from pathlib import Path
+from shlex import quote
 from typing import Any
 
 import safetensors.torch
@@ -104,8 +107,26 @@ def _on_meta(name: str, shape: Shape, classes: int, width: float) -> nn.Module:
         return STUDENTS[name][0](shape, classes, width)
 
 
+def is_factory(name: str) -> bool:
+    """Whether a student's name is `module:factory`: the user's own code, imported and called."""
+    return ":" in name
+
+
+@contextmanager
+def _working_directory_on_path() -> Iterator[None]:
+    here = str(Path.cwd())
+    sys.path.insert(0, here)
+    try:
+        yield
+    finally:
+        with suppress(ValueError):  # the user's code may have taken it away
+            sys.path.remove(here)
+
+
 def build_student(name: str, width: float, shape: Shape, classes: int) -> nn.Module:
     """A student with fresh weights: a known name, or `module:factory` called as `factory(shape, classes, width)`.
+
+    The module is looked for in the working directory first, as `python -m` does.
 
     Raises:
         UnknownName: no student of that name.
@@ -113,11 +134,12 @@ def build_student(name: str, width: float, shape: Shape, classes: int) -> nn.Mod
     """
     if name in STUDENTS:
         return STUDENTS[name][0](shape, classes, width)
-    if ":" not in name:
+    if not is_factory(name):
         raise UnknownName("student", name, ["auto", *STUDENTS, "module:factory"])
     module, _, attribute = name.partition(":")
     try:
-        network = getattr(importlib.import_module(module), attribute)(shape, classes, width)
+        with _working_directory_on_path():
+            network = getattr(importlib.import_module(module), attribute)(shape, classes, width)
     except Exception as error:  # the user's own code may raise anything
         raise BadSetting(f"{type(error).__name__}: {error}", where=f"student {name}") from error
     if not isinstance(network, nn.Module):
@@ -146,16 +168,26 @@ def generator_of(record: Mapping[str, Any]) -> Generator:
     teacher, generator = record["teacher"], record["generator"]
     mean, std = standardization(teacher)
     shape = (teacher["channels"], teacher["height"], teacher["width"])
-    bounds = {"low": teacher["low"], "high": teacher["high"]}
-    return Generator(generator["latent"], shape, generator["width"], mean=mean, std=std, **bounds)
+    others = {"low": teacher["low"], "high": teacher["high"], "soft_output": generator.get("soft_output", False)}
+    return Generator(generator["latent"], shape, generator["width"], mean=mean, std=std, **others)
 
 
-def load_student(record: Mapping[str, Any], weights: Path) -> Standardized:
+def load_student(record: Mapping[str, Any], weights: Path, *, trust_factory: bool = False) -> Standardized:
     """A run's student with its trained weights, in evaluation mode.
 
+    Args:
+        record, weights: of the run.
+        trust_factory: import and call what the record names, if its student is a `module:factory`. A run folder may
+            come from anybody, so this is for the user to say.
+
     Raises:
-        BadRun: the weights are missing, damaged or of another network.
+        BadRun: the weights are missing, damaged or of another network, or the student is a factory that is not trusted.
     """
+    name = record["student"]["name"]
+    if is_factory(name) and not trust_factory:
+        what = f"its student {name} is code of your own, which would be run"
+        hint = f"if you trust it: edgekd export {quote(str(weights.parent))} --trust-factory"
+        raise BadRun(what, where=weights.parent, hint=hint)
     student = student_of(record)
     _load(student, weights)
     return student

@@ -35,8 +35,3 @@ class Unconvertible(BadModel):
 def sizes_tensor(elements: Sequence[Any], scalar: bool, dtype: torch.dtype, like: Tensor) -> Tensor:
     """Shape arithmetic as a tensor, for the operators that want one; on the device of `like`."""
     return torch.tensor(elements[0] if scalar else list(elements), dtype=dtype, device=like.device)
-
-
-def is_constant(value: object) -> bool:
-    """Whether a value is known while importing."""
-    return isinstance(value, Tensor)

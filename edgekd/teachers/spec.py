@@ -12,11 +12,10 @@ from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
-from onnx import ModelProto, TensorProto, ValueInfoProto
+from onnx import ModelProto, NodeProto, TensorProto, ValueInfoProto
 
-from edgekd import onnx_file
+from edgekd import inference, onnx_file
 from edgekd.errors import BadModel, BadSetting, CannotLoad
-from edgekd.inference import open_session
 from edgekd.teachers.wiring import Ending, Head, Wiring
 
 Layout = Literal["NCHW", "NHWC"]
@@ -40,7 +39,7 @@ class TeacherSpec:
             by the user; None when unknown.
         sources: for "range", "normalization" and "layout": "graph", "flag" or "default".
         features_name: input of the last Gemm or MatMul, or None.
-        statistics_points: the names of the BatchNormalization nodes, in graph order.
+        statistics_points: the names of the BatchNormalization nodes whose statistics the file stores, in graph order.
     """
 
     path: Path
@@ -105,7 +104,7 @@ def read_spec(
     ending, logits_name = wiring.ending(output.name)
     return TeacherSpec(
         path=path,
-        sha256=onnx_file.sha256(path),
+        sha256=onnx_file.model_sha256(path),
         input_name=entry.name,
         channels=channels,
         height=height,
@@ -126,9 +125,16 @@ def read_spec(
     )
 
 
+def normalization_nodes(model: ModelProto) -> list[NodeProto]:
+    """The BatchNormalization nodes whose mean and variance are stored in the file as plain tensors, in graph order."""
+    fixed = onnx_file.constants(model)
+    nodes = (node for node in model.graph.node if node.op_type == "BatchNormalization")
+    return [node for node in nodes if node.input[3] in fixed and node.input[4] in fixed]
+
+
 def statistics_points(model: ModelProto) -> tuple[str, ...]:
-    """Names of the BatchNormalization nodes in graph order; one without a name goes by its first output."""
-    return tuple(node.name or node.output[0] for node in model.graph.node if node.op_type == "BatchNormalization")
+    """Names of the `normalization_nodes`; one without a name goes by its first output."""
+    return tuple(node.name or node.output[0] for node in normalization_nodes(model))
 
 
 # ---------------------------------------------------------------------------------------------------- the input
@@ -186,9 +192,7 @@ def _shape(
 
 
 def _full(dims: list[int | None], layout: Layout, shape: tuple[int, int, int]) -> tuple[int, ...]:
-    channels, height, width = shape
-    image = shape if layout == "NCHW" else (height, width, channels)
-    return (dims[0] or 1, *image)
+    return (dims[0] or 1, *inference.fed_shape(shape, layout))
 
 
 # ------------------------------------------------------------------------------------------------- pixel values
@@ -310,7 +314,7 @@ def _classes(path: Path, output: ValueInfoProto, entry: str, shape: tuple[int, .
 
 
 def _answer(path: Path, output: str, entry: str, shape: tuple[int, ...]) -> NDArray[np.generic]:
-    session = open_session(path)
+    session = inference.open_session(path)
     try:
         return np.asarray(session.run([output], {entry: np.zeros(shape, np.float32)})[0])
     except Exception as error:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import hashlib
+import importlib.util
 import io
 import json
 import os
@@ -218,8 +219,9 @@ def here(tmp_path: Path, finished: Path) -> Path:
 
 
 def on_disk(folder: Path) -> dict[str, str]:
-    files = (path for path in sorted(folder.rglob("*")) if path.is_file())
-    return {str(path.relative_to(folder)): hashlib.sha256(path.read_bytes()).hexdigest() for path in files}
+    """Every file with its digest, and every folder."""
+    digest: Callable[[Path], str] = lambda p: hashlib.sha256(p.read_bytes()).hexdigest() if p.is_file() else "folder"  # noqa: E731
+    return {str(path.relative_to(folder)): digest(path) for path in sorted(folder.rglob("*"))}
 
 
 def changed(folder: Path, edit: Callable[[onnx.ModelProto], None], name: str = "bad.onnx") -> Path:
@@ -227,6 +229,13 @@ def changed(folder: Path, edit: Callable[[onnx.ModelProto], None], name: str = "
     edit(model)
     onnx.save(model, folder / name)
     return folder / name
+
+
+def of_pixels(model: onnx.ModelProto) -> None:
+    """It divides by 255 itself."""
+    model.graph.node[0].input[0] = "scaled"
+    model.graph.node.insert(0, helper.make_node("Div", ["image", "most"], ["scaled"]))
+    model.graph.initializer.append(helper.make_tensor("most", TensorProto.FLOAT, [1], [255.0]))
 
 
 def two_inputs(model: onnx.ModelProto) -> None:
@@ -358,6 +367,12 @@ def letters(folder: Path) -> None:
     (folder / "mine" / "letter.txt").write_text("dear")
 
 
+def lacking(folder: Path) -> None:
+    record = RunFolder(folder / RUN).record()
+    del record["settings"]
+    run_folder.write_json(folder / RUN / "run.json", record)
+
+
 def nothing(folder: Path) -> None:
     pass
 
@@ -392,6 +407,20 @@ COMMANDS: dict[str, tuple[Callable[[Path], object], list[str], str]] = {
     "unknown weight": (nothing, ["distill", "teacher.onnx", "--set", "adversery=1"], "recipe.adversery"),
     "weight without a value": (nothing, ["distill", "teacher.onnx", "--set", "entropy"], "KEY=VALUE"),
     "a range of three": (nothing, ["distill", "teacher.onnx", "--input-range", "0,1,2"], "allowed: 2 numbers"),
+    "an empty range": (nothing, ["eval", "teacher.onnx", "--data", "d.npz", "--input-range", "1,1"], "'1,1' is empty"),
+    "no finite range": (nothing, ["distill", "teacher.onnx", "--input-range", "0,inf"], "'0,inf' is not finite"),
+    "no finite mean": (nothing, ["distill", "teacher.onnx", "--mean", "nan", "--std", "1"], "'nan' is not finite"),
+    "no finite shape": (nothing, ["bench", "teacher.onnx", "--input-shape", "nan,1,1"], "'nan,1,1' is not finite"),
+    "no finite time": (nothing, ["distill", "teacher.onnx", "--minutes", "nan"], "minutes: "),
+    "no finite weight": (nothing, ["distill", "teacher.onnx", "--set", "adversary=inf"], "adversary: "),
+    "no finite limit": (nothing, ["gate", RUN, "--max-size", "9" * 400], "is beyond any size"),
+    "the shape of a run": (nothing, ["bench", RUN, "--input-shape", "1,8,8"], "--input-shape: the run's record tells"),
+    "the range of a run": (
+        labelled,
+        ["eval", RUN, "--data", "data.npz", "--input-range", "0,255"],
+        "--input-range: the run's record tells it",
+    ),
+    "a run that lacks keys": (lacking, ["export", RUN], "run.json: damaged (settings: Field required)"),
     "no shape": (nothing, ["inspect", "teacher.onnx", "--input-shape", "1,1.5,2"], "is not a shape"),
     "unknown target": (nothing, ["bench", RUN, "--target", "cpuu"], "did you mean cpu?"),
     "unknown recipe": (nothing, ["export", RUN, "--calibration", "minmaks"], "did you mean minmax?"),
@@ -433,5 +462,21 @@ def test_a_full_disk_while_writing_is_one_line(call: Call, here: Path, monkeypat
 def test_without_torch_distilling_names_what_to_install(
     call: Call, here: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+    monkeypatch.setattr("edgekd.extras.find_spec", lambda name: None)
     refused(call("distill", "teacher.onnx"), 3, "edgekd[distill]")
+
+
+@pytest.mark.parametrize("part", ["torch", "safetensors", "PIL", "onnxscript"])
+def test_a_missing_part_of_the_extra_is_no_bug(
+    call: Call, here: Path, monkeypatch: pytest.MonkeyPatch, part: str
+) -> None:
+    there = importlib.util.find_spec
+    monkeypatch.setattr("edgekd.extras.find_spec", lambda name: None if name == part else there(name))
+    refused(call("distill", "teacher.onnx"), 3, f"of which {part} cannot be found; pip install 'edgekd[distill]'")
+
+
+def test_uint8_data_is_fed_in_the_range_of_the_graph_unless_a_flag_says_otherwise(call: Call, here: Path) -> None:
+    path, data = changed(here, of_pixels), labelled(here)
+    for flags, high in (([], 255.0), (["--input-range", "0,2"], 2.0)):
+        shown = json.loads(call("eval", path, "--data", data, "--json", *flags).out)
+        assert shown["models"]["bad.onnx"]["data"]["high"] == high

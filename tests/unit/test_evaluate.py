@@ -4,11 +4,12 @@ import json
 from pathlib import Path
 
 import numpy as np
+import onnx
 import pytest
 
 from edgekd import onnx_file
 from edgekd.errors import BadData, BadModel, CannotLoad
-from edgekd.evaluate import SCHEMA, evaluate, remember, wilson
+from edgekd.evaluate import SCHEMA, evaluate, input_range, remember, wilson
 from edgekd.run_folder import RunFolder, read_json
 
 TRUE = [0, 1, 2, 3, 0, 1, 2, 3, 0, 0]
@@ -87,6 +88,17 @@ def test_uint8_spans_the_input_range(make_picker, save, monkeypatch):
     evaluate(make_picker(), data, low=-1, high=1)
     assert fed[0].dtype == np.float32
     np.testing.assert_allclose(fed[0][0].ravel(), [-1, -0.6, 0.6, 1], atol=1e-6)
+
+
+def test_the_input_range_is_that_of_the_graph(make_picker, tmp_path):
+    assert input_range(make_picker()) == (0, 1)
+    model = onnx.load(make_picker())
+    model.graph.node[0].input[0] = "scaled"
+    model.graph.node.insert(0, onnx.helper.make_node("Div", ["image", "most"], ["scaled"]))
+    model.graph.initializer.append(onnx.numpy_helper.from_array(np.float32([255]), "most"))
+    onnx.save(model, tmp_path / "bytes.onnx")
+    assert input_range(tmp_path / "bytes.onnx") == (0, 255)
+    assert input_range(tmp_path / "none.onnx") == (0, 1)  # why not, `evaluate` says
 
 
 def test_large_data_goes_through_in_chunks(make_picker, save, monkeypatch):

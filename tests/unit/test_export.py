@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import json
 import os
 import shutil
@@ -14,6 +15,7 @@ import onnx
 import pytest
 import safetensors.torch
 import torch
+from records import run_record
 from torch import nn
 
 import edgekd
@@ -27,17 +29,7 @@ from edgekd.tracing import Port, Traced, trace
 
 TARGET, RECIPE = load_target("cpu"), load_recipe("minmax")
 IMAGE = Port("image", "logits", (1, 8, 8), classes=True)
-RECORD = {
-    "schema": "edgekd.run/1",
-    "state": "finished",
-    "teacher": {
-        **{"path": "/far/teacher.onnx", "sha256": "ab" * 32, "input_name": "pixels", "layout": "NCHW"},
-        **{"channels": 1, "height": 12, "width": 12, "classes": 4, "low": 0.0, "high": 1.0, "mean": None, "std": None},
-    },
-    "student": {"name": "cnn-small", "width": 0.125},
-    "generator": {"latent": 6, "width": 4},
-    "settings": {"seed": 5},
-}
+RECORD = run_record({"input_name": "pixels", "height": 12, "width": 12})
 
 
 def distilled(path: Path) -> RunFolder:
@@ -268,7 +260,7 @@ def test_a_missing_float_file_without_torch_names_the_cure(exported):
     exported.generator_onnx.unlink()
     done = without_torch(exported)
     assert "CannotLoad" in done.stderr.splitlines()[-1]
-    assert "generator.onnx must be written from the weights, which needs edgekd[distill]" in done.stderr
+    assert "writing generator.onnx from the weights needs edgekd[distill], of which torch cannot" in done.stderr
     assert "pip install 'edgekd[distill]'" in done.stderr
     assert CannotLoad.exit_code == 3
 
@@ -284,13 +276,62 @@ def test_a_run_without_weights_names_the_command(exported):
         export_int8(exported)
 
 
-def test_an_interrupted_run_is_exported_with_a_warning(exported):
+def test_an_interrupted_run_is_exported_with_a_warning_that_names_no_far_folder(exported):
     write_json(exported.record_file, RECORD | {"state": "interrupted"})
     shutil.rmtree(exported.samples)
     record = export_int8(exported)
     assert "the run is interrupted, not finished" in record["warnings"][0]
-    assert record["warnings"][0].endswith("--resume")
+    assert record["warnings"][0].endswith("go on with: edgekd distill teacher.onnx --out run --resume")
     assert record["agreement"] is None
+
+
+def test_a_suggested_command_can_be_pasted(exported, monkeypatch):
+    run = RunFolder(exported.path.rename(exported.path.with_name("my run")))
+    monkeypatch.chdir(run.path.parent)
+    write_json(run.record_file, RECORD | {"state": "interrupted"})
+    told = export(run, int8=False, target=TARGET, recipe=RECIPE)["warnings"][0]
+    assert told.endswith("edgekd distill teacher.onnx --out 'my run' --resume")
+    run.student_weights.unlink()
+    with pytest.raises(BadRun, match=r"edgekd distill /far/teacher\.onnx --out '/.*/my run' --resume"):
+        export_int8(run)
+
+
+def test_a_failing_quantization_leaves_no_int8_file_of_another_student(exported, monkeypatch):
+    def failing(*_, **__):
+        raise EdgekdError("ONNX Runtime cannot quantize it")
+
+    monkeypatch.setattr("edgekd.export.quantize", failing)
+    with pytest.raises(EdgekdError, match="cannot quantize"):
+        export_int8(exported)
+    assert exported.student_int8_onnx.is_file()  # it is of this student
+    model = onnx.load(exported.student_onnx)
+    model.doc_string = "another student"
+    onnx.save(model, exported.student_onnx)
+    with pytest.raises(EdgekdError, match="cannot quantize"):
+        export_int8(exported)
+    assert not exported.student_int8_onnx.exists()
+
+
+@pytest.mark.parametrize("part", ["safetensors", "PIL", "onnxscript"])
+def test_a_missing_part_of_the_extra_is_no_bug(exported, monkeypatch, part):
+    exported.student_onnx.unlink()
+    there = importlib.util.find_spec
+    monkeypatch.setattr("edgekd.extras.find_spec", lambda name: None if name == part else there(name))
+    with pytest.raises(CannotLoad, match=rf"of which {part} cannot be found; pip install 'edgekd\[distill\]'"):
+        export_int8(exported)
+
+
+def test_code_that_a_run_names_is_run_only_when_trusted(exported, monkeypatch):
+    (exported.path.parent / "foreign_net.py").write_text("raise SystemExit('foreign code ran')")
+    monkeypatch.chdir(exported.path.parent)
+    student = {"name": "foreign_net:make", "width": 1.0}
+    write_json(exported.record_file, RECORD | {"student": student})
+    export(exported, int8=False, target=TARGET, recipe=RECIPE)  # nothing has to be built
+    exported.student_onnx.unlink()
+    with pytest.raises(BadRun, match=r"if you trust it: edgekd export .*run --trust-factory"):
+        export_int8(exported)
+    with pytest.raises(SystemExit, match="foreign code ran"):
+        export_int8(exported, trust_factory=True)
 
 
 def test_a_failing_check_writes_nothing(exported, monkeypatch):
@@ -347,7 +388,7 @@ def no_simplifier(monkeypatch):
 
 
 def test_a_channels_last_teacher_gets_a_channels_last_student(images, no_simplifier, tmp_path):
-    port = Port("image", "logits", (1, 8, 8), channels_last=True, classes=True)
+    port = Port("image", "logits", (1, 8, 8), layout="NHWC", classes=True)
     traced = trace(Tiny(), port, ModelLimits(), images)
     onnx.save(traced.model, tmp_path / "student.onnx")
     assert onnx_file.dimensions(traced.model.graph.input[0]) == [None, 8, 8, 1]

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from records import run_record
 
 from edgekd import inference, onnx_file
 from edgekd.bench import bench
@@ -22,7 +23,7 @@ MS = 10**6
 
 def write_teacher(run: RunFolder, teacher: Path) -> None:
     facts = {"sha256": onnx_file.sha256(teacher), "bytes": onnx_file.size(teacher), "parameters": 1300}
-    write_json(run.record_file, {"schema": "edgekd.run/1", "teacher": {"path": str(teacher), **facts}})
+    write_json(run.record_file, run_record({"path": str(teacher), **facts}))
 
 
 def write_bench(run: RunFolder, teacher: Path) -> None:

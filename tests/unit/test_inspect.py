@@ -7,13 +7,17 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import onnx
 import pytest
-from onnx import TensorProto, helper
+from onnx import TensorProto, helper, numpy_helper
+from tiny_teacher import classifier
 
 from edgekd import inspect as inspection
 from edgekd.errors import BadModel
 from edgekd.inspect import inspect_model, rows
+from edgekd.teachers.graph import GraphTeacher
+from edgekd.teachers.spec import read_spec
 
 Make = Callable[..., Path]
 EXAMPLE = Path(__file__).parents[2] / "examples" / "teacher.onnx"
@@ -83,6 +87,35 @@ def test_operators_without_a_gradient_are_listed(tmp_path: Path, make_classifier
     assert found.access["gradient"].possible is False
     assert "NonZeroish (odd)" in found.access["gradient"].why
     assert found.access["scores"].possible is False
+
+
+@pytest.mark.skipif(importlib.util.find_spec("torch") is None, reason="imports the graph")
+def test_a_gradient_is_promised_only_where_the_import_works(tmp_path: Path, make_classifier: Make) -> None:
+    """Every operator is known, but the graph works on its fixed batch only."""
+    model = onnx.load(make_classifier(dims=(2, 1, 8, 8)))
+    model.graph.node[-1].input[0] = "swapped"
+    model.graph.node.insert(len(model.graph.node) - 1, helper.make_node("Gather", ["f", "order"], ["swapped"]))
+    model.graph.initializer.append(numpy_helper.from_array(np.array([1, 0]), "order"))
+    onnx.save(model, tmp_path / "fixed.onnx")
+    found = inspect_model(tmp_path / "fixed.onnx")
+    with pytest.raises(BadModel) as raised:
+        GraphTeacher(read_spec(tmp_path / "fixed.onnx"))
+    assert found.access["gradient"].possible is False
+    assert str(raised.value).endswith(found.access["gradient"].why)
+    assert found.access["scores"].possible
+
+
+def test_statistics_are_counted_as_distilling_counts_them(tmp_path: Path) -> None:
+    model = classifier()
+    model.graph.node[1].input[4] = "computed"
+    model.graph.node.insert(1, helper.make_node("Abs", ["variance"], ["computed"]))
+    onnx.save(model, tmp_path / "computed.onnx")
+    found = inspect_model(tmp_path / "computed.onnx").statistics
+    assert (found.layers, found.survive) == (1, False)
+    assert "not stored as plain tensors" in found.note
+    onnx.save(classifier(), tmp_path / "kept.onnx")
+    assert inspect_model(tmp_path / "kept.onnx").statistics.survive
+    assert read_spec(tmp_path / "computed.onnx").statistics_points == ()
 
 
 def test_the_table_has_every_fact(make_classifier: Make) -> None:

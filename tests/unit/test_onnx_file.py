@@ -99,6 +99,64 @@ def test_macs_of_free_sizes_are_unknown_until_told(make_classifier: Make) -> Non
     assert onnx_file.macs(model, (1, 4, 4)) == 8 * 9 * 16 + 8 * 4
 
 
+def test_macs_survive_a_batch_that_shape_inference_loses(make_classifier: Make) -> None:
+    """As torch's exporter writes a flattening: to a shape computed from the batch as a scalar."""
+    model = onnx.load(make_classifier())
+    position = next(i for i, node in enumerate(model.graph.node) if node.op_type == "Flatten")
+    del model.graph.node[position]
+    model.graph.initializer.append(numpy_helper.from_array(np.array([-1]), "one"))
+    model.graph.initializer.append(numpy_helper.from_array(np.array([8]), "eight"))
+    steps = [
+        helper.make_node("Shape", ["image"], ["batch"], start=0, end=1),
+        helper.make_node("Squeeze", ["batch"], ["scalar"]),
+        helper.make_node("Reshape", ["scalar", "one"], ["vector"]),
+        helper.make_node("Concat", ["vector", "eight"], ["shape"], axis=0),
+        helper.make_node("Reshape", ["p", "shape"], ["f"]),
+    ]
+    for node in reversed(steps):
+        model.graph.node.insert(position, node)
+    onnx.checker.check_model(model)
+    assert onnx_file.macs(model) == 8 * 9 * 64 + 8 * 4
+
+
+def test_a_model_is_identified_by_its_external_data_too(make_classifier: Make, tmp_path: Path) -> None:
+    plain = make_classifier()
+    assert onnx_file.model_sha256(plain) == onnx_file.sha256(plain)
+    path = with_external(plain, "weights.bin")
+    (tmp_path / "weights.bin").write_bytes(bytes(288))
+    before = onnx_file.model_sha256(path)
+    (tmp_path / "weights.bin").write_bytes(bytes(287) + b"\x01")
+    assert onnx_file.model_sha256(path) != before != onnx_file.sha256(path)
+    (tmp_path / "weights.bin").unlink()
+    with pytest.raises(BadModel, match=r"weights\.bin cannot be read"):
+        onnx_file.model_sha256(path)
+
+
+def test_a_model_with_external_data_is_checked_by_its_path(
+    make_classifier: Make, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As one message it may be beyond 2 GiB, which the checker cannot take."""
+    path = with_external(make_classifier(), "weights.bin")
+    (tmp_path / "weights.bin").write_bytes(bytes(288))
+    seen: list[object] = []
+    monkeypatch.setattr(onnx.checker, "check_model", seen.append)
+    onnx_file.load(path)
+    assert seen == [str(path)]
+
+
+def test_external_data_of_a_constant_node_stays_in_the_folder_too(make_classifier: Make) -> None:
+    path = make_classifier()
+    model = onnx.load(path)
+    tensor = helper.make_tensor("t", TensorProto.FLOAT, [1], [0.0])
+    tensor.ClearField("float_data")
+    tensor.data_location = TensorProto.EXTERNAL
+    tensor.external_data.add(key="location", value="../secret.bin")
+    model.graph.node.append(helper.make_node("Constant", [], ["k"], value=tensor))
+    path.write_bytes(model.SerializeToString())
+    with pytest.raises(BadModel, match="reads outside the model's folder"):
+        onnx_file.load(path)
+
+
 def test_inputs_that_are_weights_are_not_fed(tmp_path: Path) -> None:
     """IR version 3 lists initializers among the inputs."""
     both = [helper.make_tensor_value_info(name, TensorProto.FLOAT, [1, 2]) for name in ("x", "w")]

@@ -9,16 +9,18 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import onnx
 import pytest
+from records import run_record
 
 from edgekd import onnx_file, run_folder
 from edgekd.errors import BadRun, EdgekdError
-from edgekd.run_folder import SCHEMA, HeldOut, RunFolder, atomic, latest, read_json, write_json
+from edgekd.run_folder import HeldOut, RunFolder, atomic, latest, read_json, write_json
 
 
 def start(path: Path, **record: Any) -> RunFolder:
     run = RunFolder(path)
-    write_json(run.record_file, {"schema": SCHEMA, **record})
+    write_json(run.record_file, run_record(**record))
     return run
 
 
@@ -63,6 +65,46 @@ def test_a_full_disk_is_one_line_and_leaves_the_old_file(tmp_path: Path, monkeyp
     assert list(tmp_path.iterdir()) == [path]
 
 
+@pytest.mark.parametrize(
+    ("number", "hint"),
+    [(errno.ENOSPC, "; free some space$"), (errno.EACCES, "; choose a folder that you may"), (errno.EIO, "error$")],
+)
+def test_a_failed_write_leaves_no_folder_and_the_cure_fits(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number: int, hint: str
+) -> None:
+    def failing(_: int) -> None:
+        raise OSError(number, os.strerror(number))
+
+    (tmp_path / "kept").mkdir()
+    monkeypatch.setattr(run_folder.os, "fsync", failing)
+    with pytest.raises(EdgekdError, match=hint):
+        write_json(tmp_path / "kept" / "new" / "deep" / "a.json", {})
+    assert list(tmp_path.rglob("*")) == [tmp_path / "kept"]
+
+
+def test_a_usable_folder_is_found_so_and_left_as_it_was(tmp_path: Path) -> None:
+    for folder in (tmp_path, tmp_path / "new" / "deep"):
+        RunFolder(folder).check_writable()
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("path", ["file", "file/run", "link", "x" * 300])
+def test_an_unusable_folder_is_refused(tmp_path: Path, path: str) -> None:
+    (tmp_path / "file").write_text("")
+    (tmp_path / "link").symlink_to(tmp_path / "nowhere")
+    with pytest.raises(BadRun, match="; choose another folder"):
+        RunFolder(tmp_path / path).check_writable()
+
+
+def test_a_folder_without_permission_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refusing(**_: object) -> None:
+        raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
+
+    monkeypatch.setattr(run_folder.tempfile, "TemporaryFile", refusing)
+    with pytest.raises(BadRun, match="Permission denied; choose a folder that you may write to"):
+        RunFolder(tmp_path / "run").check_writable()
+
+
 # ---------------------------------------------------------------------------------------------------------- reading
 
 
@@ -79,6 +121,16 @@ def test_no_run_and_a_run_of_another_schema(tmp_path: Path) -> None:
     (tmp_path / "run.json").write_text(json.dumps({"schema": "edgekd.run/99"}))
     with pytest.raises(BadRun, match=r"'edgekd.run/99' is not edgekd.run/1"):
         RunFolder(tmp_path).record()
+
+
+def test_a_record_that_lacks_something_names_it(tmp_path: Path) -> None:
+    record = run_record({"layout": "CHWN"}, started=3)
+    del record["teacher"]["sha256"], record["generator"]
+    write_json(tmp_path / "run.json", record)
+    with pytest.raises(BadRun, match=r"run\.json: damaged \(") as raised:
+        RunFolder(tmp_path).record()
+    for word in ("started: ", "teacher.sha256: ", "teacher.layout: ", "generator: "):
+        assert word in str(raised.value)
 
 
 def test_held_out_samples_come_back(tmp_path: Path) -> None:
@@ -121,6 +173,16 @@ def test_the_latest_run_is_the_one_started_last_whatever_its_name(tmp_path: Path
     assert latest(tmp_path).path == newest.path
 
 
+def test_a_damaged_run_is_passed_by_unless_there_is_no_other(tmp_path: Path) -> None:
+    for name, content in (("a", "{"), ("b", '{"schema": "edgekd.run/1"}')):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "run.json").write_text(content)
+    with pytest.raises(BadRun, match=r"no run here that could be used: .*run\.json: damaged"):
+        latest(tmp_path)
+    good = start(tmp_path / "c")
+    assert latest(tmp_path).path == good.path
+
+
 def test_without_any_run_the_first_command_is_told(tmp_path: Path) -> None:
     with pytest.raises(BadRun, match=r"no run here; .*edgekd distill"):
         latest(tmp_path)
@@ -155,7 +217,35 @@ def test_a_teacher_that_changed_is_left_out_unless_it_was_named(tmp_path: Path) 
         run.models(teacher)
 
 
+def test_students_of_older_weights_are_refused(tmp_path: Path, make_picker: Any) -> None:
+    run = start(tmp_path / "my run")
+    for name in ("student.onnx", "student.int8.onnx"):
+        model = onnx.load(make_picker(f"my run/{name}"))
+        onnx_file.set_metadata(model, {"edgekd.weights.sha256": "0" * 64})
+        onnx.save(model, run.path / name)
+    assert list(run.models()) == ["student", "student.int8"]  # as on a device, where the weights are not
+    run.student_weights.write_bytes(b"trained on")
+    for path in (run.student_onnx, run.student_int8_onnx):
+        with pytest.raises(BadRun, match=r"onnx is of older weights .*; export again: edgekd export '.*my run' --int8"):
+            run.exported(path)
+    with pytest.raises(BadRun, match="older weights"):
+        run.models()
+
+
+def test_a_teacher_is_told_from_another_by_its_external_data(tmp_path: Path, make_picker: Any) -> None:
+    run = exported(tmp_path)
+    teacher = tmp_path / "teacher.onnx"
+    onnx.save(onnx.load(make_picker()), teacher, save_as_external_data=True, location="w.bin", size_threshold=0)
+    digest = onnx_file.model_sha256(teacher)
+    write_json(run.record_file, run_record({"path": str(teacher), "sha256": digest}))
+    assert "teacher" in run.models()
+    (tmp_path / "w.bin").write_bytes(bytes(64))
+    assert "teacher" not in run.models()
+    (tmp_path / "w.bin").unlink()
+    assert "teacher" not in run.models()
+
+
 def test_a_run_not_yet_exported_names_the_command(tmp_path: Path) -> None:
-    run = start(tmp_path / "run", teacher={})
+    run = start(tmp_path / "run")
     with pytest.raises(BadRun, match=r"student\.onnx is missing; run first: edgekd export .*run"):
         run.models()

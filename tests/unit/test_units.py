@@ -48,6 +48,7 @@ def test_ratios(text, expected):
         (units.read_size, "-3 kB", "is not a size"),
         (units.read_size, "1e3", "is not a size"),
         (units.read_size, "nan", "is not a size"),
+        (units.read_size, "9" * 400, "is beyond any size"),
         (units.read_size, float("inf"), "is not a size"),
         (units.read_size, True, "is not a size"),
         (units.read_size, None, "is not a size"),

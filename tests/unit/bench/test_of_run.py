@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+from records import run_record
 
 from edgekd import inference, onnx_file
 from edgekd.bench.of_run import bench_run
@@ -35,7 +36,7 @@ def run(make_classifier, teacher, tmp_path):
         "bytes": onnx_file.size(teacher),
         "parameters": 9,
     }
-    write_json(run.record_file, {"schema": "edgekd.run/1", "teacher": shape | facts})
+    write_json(run.record_file, run_record(shape | facts))
     codes = np.random.default_rng(0).integers(0, 256, (30, 3, 8, 6), np.uint8)
     images = HeldOut(codes, np.zeros((0, 4), np.float32), -1, 1).images()
     run.write_held_out(HeldOut(codes, inference.logits(teacher, images), -1, 1))

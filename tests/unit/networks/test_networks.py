@@ -1,5 +1,7 @@
 """Students and generators: sizes as published, any image size, one clear error for a bad name."""
 
+import sys
+
 import pytest
 import torch
 
@@ -53,6 +55,20 @@ def test_a_factory_of_one_s_own(monkeypatch):
     assert networks.build_student("own:own_network", 1.0, (1, 4, 4), 3)(torch.zeros(2, 1, 4, 4)).shape == (2, 3)
     with pytest.raises(BadSetting, match="has no attribute 'other'"):
         networks.build_student("own:other", 1.0, (1, 4, 4), 3)
+
+
+def test_a_factory_is_found_in_the_working_directory(tmp_path, monkeypatch):
+    """As a console script runs: its own folder is on the path, the working directory is not."""
+    (tmp_path / "net_of_mine.py").write_text(
+        "import torch\ndef make(shape, classes, width):\n    return torch.nn.LazyLinear(classes)\n"
+    )
+    monkeypatch.chdir(tmp_path)
+    before = [entry for entry in sys.path if entry not in ("", str(tmp_path))]
+    monkeypatch.setattr(sys, "path", list(before))
+    with pytest.raises(UnknownName):
+        networks.build_student("net_of_mine", 1.0, (1, 4, 4), 3)
+    assert networks.build_student("net_of_mine:make", 1.0, (1, 4, 4), 3).out_features == 3
+    assert sys.path == before
 
 
 @pytest.mark.parametrize("shape", [(1, 28, 28), (3, 32, 32), (3, 50, 37), (3, 128, 128)])
