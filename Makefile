@@ -1,14 +1,13 @@
 # Each target is sufficient on a fresh clone: it makes .venv, installs into it, and runs.
 PYTHON ?= python3
 TORCH ?= torch==2.13.0
-MINUTES ?= 4
 BIN := .venv/bin
 INSTALLED := .venv/installed
 
 .PHONY: demo test check bench clean
 
 demo: $(INSTALLED)
-	$(BIN)/edgekd distill examples/teacher.onnx --out runs/demo --overwrite --minutes $(MINUTES) --seed 0
+	$(BIN)/edgekd distill examples/teacher.onnx --out runs/demo --overwrite --seed 0
 	$(BIN)/edgekd export runs/demo --int8
 	@echo "After the fact, on labelled images that the distillation never saw:"
 	$(BIN)/edgekd eval runs/demo --data examples/evaluation.npz

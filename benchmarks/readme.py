@@ -56,8 +56,10 @@ TABLES = {"first_light": first_light}
 def filled(text: str) -> str:
     """The README with every table between its markers made anew."""
     for name, make in TABLES.items():
-        pattern = rf"(<!-- {name} -->\n).*?(\n<!-- /{name} -->)"
-        text = re.sub(pattern, lambda match, make=make: match[1] + make() + match[2], text, flags=re.DOTALL)
+        pattern = rf"(<!-- {name} -->\n).*?(<!-- /{name} -->)"
+        text, count = re.subn(pattern, lambda m, make=make: f"{m[1]}{make()}\n{m[2]}", text, flags=re.DOTALL)
+        if count != 1:
+            raise SystemExit(f"README.md must hold the markers of {name} once, it holds them {count} times")
     return text
 
 

@@ -9,8 +9,10 @@ import json
 import os
 import platform
 import shutil
+import signal
+import threading
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
@@ -25,19 +27,19 @@ import torch
 from edgekd import __version__, onnx_file
 from edgekd.config import DistillSettings, validated
 from edgekd.errors import BadRun, BadSetting, EdgekdError
-from edgekd.networks import choose_student, generator_of, parameters, student_of
+from edgekd.networks import Standardized, choose_student, generator_of, parameters, student_of
 from edgekd.objectives import find_method
 from edgekd.run_folder import SCHEMA, HeldOut, RunFolder, atomic, write_json
 from edgekd.shipped import read_toml
 from edgekd.synthesis.bank import from_codes
 from edgekd.synthesis.grid import write_grid
 from edgekd.synthesis.losses import class_entropy
-from edgekd.teachers import Teacher, require
+from edgekd.teachers import Signal, require
 from edgekd.teachers.graph import GraphTeacher
 from edgekd.teachers.spec import TeacherSpec, read_spec
-from edgekd.training import Training
+from edgekd.training import Training, mean_logits
 
-DEFAULT_MINUTES = 4.0
+DEFAULT_MINUTES = 3.8
 LOG_SECONDS, CHECKPOINT_SECONDS, GRIDS = 1.0, 30.0, 10
 
 
@@ -64,6 +66,7 @@ class Progress:
 
 
 Watch = Callable[[Progress], None]
+Stop = Callable[[], bool]
 
 
 def distill(
@@ -104,38 +107,50 @@ def distill(
         raise BadRun("the run folder exists already", where=run.path, hint=hint)
     if settings.threads:
         torch.set_num_threads(settings.threads)
-    torch.manual_seed(settings.seed)
     objective = find_method(settings.method).objective(settings.recipe)
     source = GraphTeacher(spec)
     require(source, objective.needs, f"method {settings.method}")
     record = run.record() if resume else _new_record(source, settings)
     if resume:
         _check_same(run, record, spec, settings)
-    training = Training([source], student_of(record), generator_of(record), objective, settings.recipe)
+    torch.manual_seed(settings.seed)  # here, so that a run begun again draws what it drew the first time
+    student = _checked(student_of(record), spec)
+    training = Training([source], student, generator_of(record), objective, settings.recipe)
+    if overwrite and run.path.exists():
+        _discard(run, spec)
     if resume:
-        training.restore(run.checkpoint_file)
-        _cut_metrics(run, training.step)
-    else:
-        if overwrite and run.path.exists():
-            _discard(run)
-        _ask_about_prior(training, settings.recipe.prior, watch)
-    with _recorded(run, record, training):
-        _loop(training, settings, run, watch, checkpoint_seconds)
+        _take_up(training, run)
+    with _recorded(run, record, training), _stop_asked() as stop:
+        _tell_what_is_missing(source, settings, watch)
+        _ask_about_prior(training, run, watch, stop)
+        _loop(training, settings, run, watch, stop, checkpoint_seconds)
         _finish(training, run)
 
 
-def _ask_about_prior(training: Training, count: int, watch: Watch) -> None:
+def _tell_what_is_missing(teacher: GraphTeacher, settings: DistillSettings, watch: Watch) -> None:
+    if settings.recipe.statistics and Signal.STATISTICS not in teacher.signals:
+        _say(watch, "the teacher holds no batch-norm statistics, so that term is left out: expect a weaker student")
+
+
+def _ask_about_prior(training: Training, run: RunFolder, watch: Watch, stop: Stop) -> None:
     """Ask the teachers about the procedural images; the time it takes counts as training time."""
-    if not count:
-        return
-    watch(Progress(0, 0.0, 0.0, 0.0, 0.0, {}, f"asking the teacher about {count:,} procedural images"))
-    started = time.monotonic()
-    training.fill_prior(count)
-    training.seconds = time.monotonic() - started
+    started = time.monotonic() - training.seconds
+    missing = len(training.prior.codes) - len(training.prior)
+    if missing:
+        _say(watch, f"asking the teacher about {missing:,} procedural images")
+    while training.ask_about_prior():
+        training.seconds = time.monotonic() - started
+        if stop():
+            _save(training, run)
+            raise KeyboardInterrupt
+
+
+def _say(watch: Watch, message: str) -> None:
+    watch(Progress(0, 0.0, 0.0, 0.0, 0.0, {}, message))
 
 
 def _loop(
-    training: Training, settings: DistillSettings, run: RunFolder, watch: Watch, checkpoint_seconds: float
+    training: Training, settings: DistillSettings, run: RunFolder, watch: Watch, stop: Stop, checkpoint_seconds: float
 ) -> None:
     """Generator steps, student steps, log, checkpoint; until the time or the steps are used up."""
     recipe = settings.recipe
@@ -154,9 +169,32 @@ def _loop(
         training.step += 1
         training.seconds = clock.seconds()
         journal.note(terms, clock.fraction())
+        if stop():
+            _save(training, run)
+            raise KeyboardInterrupt
         if time.monotonic() - saved > checkpoint_seconds:
             _save(training, run)
             saved = time.monotonic()
+
+
+@contextmanager
+def _stop_asked() -> Iterator[Stop]:
+    """Hold Ctrl-C back until a round is whole, for half a round cannot be resumed; a second Ctrl-C ends at once."""
+    asked = False
+    if threading.current_thread() is not threading.main_thread():
+        yield lambda: False
+        return
+
+    def note(*_: object) -> None:
+        nonlocal asked
+        asked = True
+        signal.signal(signal.SIGINT, before)
+
+    before = signal.signal(signal.SIGINT, note)
+    try:
+        yield lambda: asked
+    finally:
+        signal.signal(signal.SIGINT, before)
 
 
 class _Clock:
@@ -231,7 +269,11 @@ def _new_record(teacher: GraphTeacher, settings: DistillSettings) -> dict[str, A
         "tool": {"name": "edgekd", "version": __version__},
         "teacher": _described(spec) | {"bytes": spec.path.stat().st_size, "parameters": count},
         "student": {"name": name, "width": width},
-        "generator": {"latent": settings.recipe.latent, "width": settings.recipe.generator_width},
+        "generator": {
+            "latent": settings.recipe.latent,
+            "width": settings.recipe.generator_width,
+            "soft_output": settings.recipe.soft_output,
+        },
         "signals": sorted(teacher.signals),
         "settings": settings.model_dump(mode="json"),
         "versions": {p: version(p) for p in ("torch", "onnx", "numpy")} | {"python": platform.python_version()},
@@ -260,11 +302,41 @@ def _check_same(run: RunFolder, record: Mapping[str, Any], spec: TeacherSpec, se
         raise BadRun("it is finished already", where=run.path, hint=f"go on with: edgekd export {run.path} --int8")
 
 
-def _discard(run: RunFolder) -> None:
+def _checked(student: Standardized, spec: TeacherSpec) -> Standardized:
+    """Try a student on two images, before anything is written: it may be the user's own.
+
+    Raises:
+        BadSetting: it does not answer `[2, K]`.
+    """
+    images = torch.full((2, spec.channels, spec.height, spec.width), spec.low)
+    allowed = f"[N, {spec.channels}, {spec.height}, {spec.width}] to [N, {spec.classes}]"
+    try:
+        with torch.no_grad():
+            shape = list(student.eval()(images).shape)
+    except Exception as error:  # the user's own network may raise anything
+        raise BadSetting(f"{type(error).__name__}: {error}", where="student", allowed=allowed) from error
+    if shape != [2, spec.classes]:
+        raise BadSetting(f"it answers {shape} to two images", where="student", allowed=allowed)
+    return student
+
+
+def _discard(run: RunFolder, spec: TeacherSpec) -> None:
     """Remove a run that is to be overwritten, and nothing that is not a run."""
     if not run.record_file.is_file() and any(run.path.iterdir()):
         raise BadRun("not a run folder: it is left untouched", where=run.path, hint="choose another --out")
+    if spec.path.resolve().is_relative_to(run.path.resolve()):
+        raise BadRun("the teacher lies in the run that is to be replaced", where=run.path, hint="move it first")
     shutil.rmtree(run.path)
+
+
+def _take_up(training: Training, run: RunFolder) -> None:
+    """Go on from the checkpoint; a run that was killed before its first one starts from its beginning."""
+    for leftover in run.path.rglob(".*.??????*"):  # what `atomic` was writing when the run was killed
+        if leftover.is_file():
+            leftover.unlink()
+    if run.checkpoint_file.is_file():
+        training.restore(run.checkpoint_file)
+    _cut_metrics(run, training.step)
 
 
 def _cut_metrics(run: RunFolder, step: int) -> None:
@@ -279,17 +351,20 @@ def _cut_metrics(run: RunFolder, step: int) -> None:
 
 @contextmanager
 def _recorded(run: RunFolder, record: dict[str, Any], training: Training) -> Iterator[None]:
-    """Keep run.json true: running, then finished or interrupted; an interrupted run is saved first."""
+    """Keep run.json true: running, then finished, interrupted or failed."""
     write_json(run.record_file, record | {"state": "running"})
     _save(training, run)
+    state = "failed"
     try:
         yield
+        state = "finished"
     except KeyboardInterrupt:
-        _save(training, run)
-        write_json(run.record_file, record | {"state": "interrupted", "progress": _counted(training)})
+        state = "interrupted"
         raise
-    ended = {"state": "finished", "finished": datetime.now(UTC).isoformat(timespec="microseconds")}
-    write_json(run.record_file, record | ended | {"progress": _counted(training)})
+    finally:
+        finished = datetime.now(UTC).isoformat(timespec="microseconds") if state == "finished" else None
+        ended = {"state": state, "finished": finished, "progress": _counted(training)}
+        write_json(run.record_file, record | ended)
 
 
 def _counted(training: Training) -> dict[str, float]:
@@ -308,16 +383,12 @@ def _save(training: Training, run: RunFolder) -> None:
 def _finish(training: Training, run: RunFolder) -> None:
     """The last state, and the held-out images with the teachers' answers in full precision."""
     _save(training, run)
-    codes, _ = training.held_out.in_order()
-    write_grid(run.samples / "final.png", codes, training.held_out.in_order()[1])
+    codes, stored = training.held_out.in_order()
+    write_grid(run.samples / "final.png", codes, stored)
     images = from_codes(codes, training.low, training.high)
-    logits = torch.cat([_asked(training.teachers, part) for part in torch.split(images, 256)])
-    run.write_held_out(HeldOut(codes.numpy(), logits.numpy(), training.low, training.high))
-
-
-@torch.no_grad()
-def _asked(teachers: Sequence[Teacher], images: torch.Tensor) -> torch.Tensor:
-    return torch.stack([teacher(images).logits for teacher in teachers]).mean(dim=0)
+    with torch.no_grad():
+        answers = [mean_logits([t(part) for t in training.teachers]) for part in torch.split(images, 256)]
+    run.write_held_out(HeldOut(codes.numpy(), torch.cat(answers).numpy(), training.low, training.high))
 
 
 # ------------------------------------------------------------------------------------------------------ settings

@@ -5,8 +5,8 @@ It knows how to take one generator step and one student step. When to take them 
 
 from __future__ import annotations
 
+import io
 import math
-import pickle
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -19,12 +19,16 @@ from edgekd.errors import BadRun
 from edgekd.networks.generators import Generator
 from edgekd.objectives import Objective
 from edgekd.run_folder import atomic
-from edgekd.synthesis import priors
+from edgekd.synthesis import evolution, priors
 from edgekd.synthesis.bank import Bank, rounded
 from edgekd.teachers import Answer, Teacher
 
 HELD_OUT = 1024
 """Generated images set aside from training, the newest ones."""
+BANK_BYTES = 2**30
+"""What a bank may hold: large images make it shorter than the recipe says."""
+PART, DRAWN = 256, 4
+"""Procedural images are asked about 256 at a time; one in four is drawn, the others are bred."""
 
 
 def bfloat16_is_fast() -> bool:
@@ -57,22 +61,34 @@ class Training:
         self.student, self.generator = student.train(), generator.train()
         for network in (student, generator):
             network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # missing in torch's stubs
-        self.generator_optimizer = torch.optim.Adam(generator.parameters(), recipe.generator_rate, betas=(0.5, 0.999))
+        betas = (recipe.generator_beta, 0.999)
+        self.generator_optimizer = torch.optim.Adam(generator.parameters(), recipe.generator_rate, betas=betas)
         self.student_optimizer = torch.optim.Adam(student.parameters(), recipe.student_rate)
         shape = (spec.channels, spec.height, spec.width)
         self.low, self.high = spec.low, spec.high
-        self.bank = Bank(recipe.bank, shape, spec.classes, spec.low, spec.high)
-        self.prior = Bank(recipe.prior, shape, spec.classes, spec.low, spec.high)
-        self.held_out = Bank(HELD_OUT, shape, spec.classes, spec.low, spec.high)
+        most = max(recipe.student_batch, BANK_BYTES // math.prod(shape))
+        sizes = min(recipe.bank, most), min(recipe.prior, most), min(HELD_OUT, most)
+        self.bank, self.prior, self.held_out = (Bank(n, shape, spec.classes, spec.low, spec.high) for n in sizes)
         self.step, self.seconds, self.images_seen = 0, 0.0, 0
         self.autocast = torch.autocast("cpu", torch.bfloat16, enabled=bfloat16_is_fast())
 
-    def fill_prior(self, count: int) -> None:
-        """Ask the teachers about `count` more procedural images."""
-        images = priors.draw(count, tuple(self.prior.codes.shape[1:]), self.low, self.high)  # type: ignore[arg-type]
-        images = rounded(images, self.low, self.high)
+    def ask_about_prior(self) -> bool:
+        """Ask the teachers about the next procedural images; False when there are enough.
+
+        The first part is drawn at random, the rest is bred from what was answered so far.
+        """
+        missing = len(self.prior.codes) - len(self.prior)
+        if not missing:
+            return False
+        count, channels, height, width = min(PART, missing), *self.prior.codes.shape[1:]
+        if len(self.prior) * DRAWN < len(self.prior.codes):
+            images = priors.draw(count, (channels, height, width))
+        else:
+            images = evolution.children(*self.prior.in_order(), count)
+        images = _ready(rounded(self.low + (self.high - self.low) * images, self.low, self.high))
         with torch.no_grad(), self.autocast:
-            self.prior.add(images, _mean_logits([teacher(_ready(images)) for teacher in self.teachers]))
+            self.prior.add(images, mean_logits([teacher(images) for teacher in self.teachers]))
+        return True
 
     def generator_step(self) -> tuple[Tensor, Tensor, dict[str, float]]:
         """One update of the generator.
@@ -91,7 +107,7 @@ class Training:
         for parameter, gradient in zip(parameters, torch.autograd.grad(_total(terms), parameters), strict=True):
             parameter.grad = gradient
         self.generator_optimizer.step()
-        return images.detach(), _mean_logits(answers).detach(), _values(terms)
+        return images.detach(), mean_logits(answers).detach(), _values(terms)
 
     def student_step(self, images: Tensor, logits: Tensor) -> dict[str, float]:
         """One update of the student on images `[N, C, H, W]` and the teachers' logits `[N, K]`; the loss terms."""
@@ -135,8 +151,10 @@ class Training:
         """Write the whole state, atomically."""
         parts = {name: getattr(self, name).state_dict() for name in _PARTS}
         counters = {name: getattr(self, name) for name in _COUNTERS}
+        written = io.BytesIO()  # torch hides a full disk behind an error of its own, so it never writes to one
+        torch.save({"parts": parts, "counters": counters, "random": torch.get_rng_state()}, written)
         with atomic(path) as file:
-            torch.save({"parts": parts, "counters": counters, "random": torch.get_rng_state()}, file)
+            file.write(written.getbuffer())
 
     def restore(self, path: Path) -> None:
         """Take up the state of an earlier `save`.
@@ -151,7 +169,7 @@ class Training:
             for name in _COUNTERS:
                 setattr(self, name, state["counters"][name])
             torch.set_rng_state(state["random"])
-        except (OSError, RuntimeError, ValueError, KeyError, EOFError, TypeError, pickle.UnpicklingError) as error:
+        except Exception as error:  # a damaged pickle may raise anything at all
             hint = "start afresh with --overwrite"
             raise BadRun("the checkpoint is damaged or does not fit this run", where=path, hint=hint) from error
 
@@ -164,7 +182,8 @@ def _ready(images: Tensor) -> Tensor:
     return images.contiguous(memory_format=torch.channels_last)
 
 
-def _mean_logits(answers: Sequence[Answer]) -> Tensor:
+def mean_logits(answers: Sequence[Answer]) -> Tensor:
+    """What several teachers answer together: `[N, K]`."""
     return torch.stack([answer.logits for answer in answers]).mean(dim=0)
 
 

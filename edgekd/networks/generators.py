@@ -40,6 +40,7 @@ class Generator(nn.Module):
         std: Sequence[float],
         low: float,
         high: float,
+        soft_output: bool = False,
     ) -> None:
         super().__init__()
         channels, *size = shape
@@ -53,6 +54,7 @@ class Generator(nn.Module):
         self.convolutions = nn.ModuleList(nn.Conv2d(a, b, 3, 1, 1) for a, b in itertools.pairwise(widths))
         self.norms = nn.ModuleList(nn.BatchNorm2d(b, eps=0.8) for b in widths[1:])
         self.to_image = nn.Conv2d(widths[-1], channels, 3, 1, 1)
+        self.before_tanh = nn.BatchNorm2d(channels, affine=False) if soft_output else nn.Identity()
         self.standardize = nn.BatchNorm2d(channels, affine=False)
         self.register_buffer("mean", torch.tensor(list(mean)).reshape(1, -1, 1, 1))
         self.register_buffer("std", torch.tensor(list(std)).reshape(1, -1, 1, 1))
@@ -64,6 +66,6 @@ class Generator(nn.Module):
         for convolution, norm, size in zip(self.convolutions, self.norms, self.sizes[1:], strict=True):
             out = functional.interpolate(out, size=size, mode="nearest")
             out = functional.leaky_relu(norm(convolution(out)), 0.2)
-        out = self.standardize(torch.tanh(self.to_image(out)).float())
+        out = self.standardize(torch.tanh(self.before_tanh(self.to_image(out).float())))
         images: Tensor = self.get_buffer("mean") + self.get_buffer("std") * out
         return images.clamp(self.low, self.high)

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from edgekd.config import Recipe
+from edgekd.errors import BadSetting
 from edgekd.synthesis import losses
 from edgekd.teachers import Answer, Signal
 
@@ -27,7 +28,11 @@ class Dafl:
 
     def __init__(self, recipe: Recipe) -> None:
         self.recipe = recipe
-        self.needs = frozenset({Signal.GRADIENT} | ({Signal.FEATURES} if recipe.activation else set()))
+        others = (recipe.one_hot, recipe.activation, recipe.entropy, recipe.adversary)
+        if not any((*others, recipe.statistics)):
+            raise BadSetting("every weight of the generator's loss is zero", where=f"recipe: {', '.join(_WEIGHTS)}")
+        needs = {Signal.FEATURES: recipe.activation > 0, Signal.STATISTICS: not any(others)}
+        self.needs = frozenset({Signal.GRADIENT} | {signal for signal, needed in needs.items() if needed})
         self.watches_student = recipe.adversary > 0
 
     def generator_terms(self, answers: Sequence[Answer], student: Tensor | None) -> Terms:
@@ -56,6 +61,9 @@ class Dafl:
     def student_terms(self, student: Tensor, teacher: Tensor) -> Terms:
         """Weighted terms for the student: `[N, K]` logits of its own and of its teachers' mean."""
         return {"soft_labels": losses.soft_labels(student, teacher, self.recipe.temperature)}
+
+
+_WEIGHTS = ("one_hot", "activation", "entropy", "statistics", "adversary")
 
 
 def _features(answer: Answer) -> Tensor:

@@ -15,18 +15,13 @@ from torch import Tensor
 from torch.nn import functional
 
 Shape = tuple[int, int, int]
-_PART = 256
 
 
-def draw(count: int, shape: Shape, low: float, high: float) -> Tensor:
-    """`count` images `[count, C, H, W]` in [low, high], a quarter of each family, by torch's global random state."""
-    parts = [torch.empty(0, *shape)]
-    for start in range(0, count, _PART):
-        size = min(_PART, count - start)
-        family = FAMILIES[(start // _PART) % len(FAMILIES)]
-        parts.append(low + (high - low) * _developed(family(size, shape)))
-    images = torch.cat(parts)
-    return images[torch.randperm(count)]
+def draw(count: int, shape: Shape) -> Tensor:
+    """`count` images `[count, C, H, W]` in [0, 1], a quarter of each family, by torch's global random state."""
+    quarter = math.ceil(count / len(FAMILIES))
+    images = torch.cat([family(quarter, shape) for family in FAMILIES])[torch.randperm(len(FAMILIES) * quarter)]
+    return _developed(images[:count])
 
 
 def _uniform(*size: int, low: float = 0.0, high: float = 1.0) -> Tensor:
@@ -64,7 +59,7 @@ def _coordinates(height: int, width: int) -> tuple[Tensor, Tensor]:
     return rows.view(1, -1, 1).expand(1, height, width), columns.view(1, 1, -1).expand(1, height, width)
 
 
-def _superellipse(count: int, height: int, width: int, size: tuple[float, float], spread: float) -> Tensor:
+def superellipses(count: int, height: int, width: int, size: tuple[float, float], spread: float) -> Tensor:
     """Masks `[N, 1, H, W]` of one rotated superellipse each: diamonds, ellipses, rounded and sharp rectangles."""
     rows, columns = _coordinates(height, width)
     one = (count, 1, 1)
@@ -81,7 +76,7 @@ def dead_leaves(count: int, shape: Shape) -> Tensor:
     channels, height, width = shape
     images = _uniform(count, channels, 1, 1).expand(count, *shape).clone()
     for leaf in range(24):
-        mask = _superellipse(count, height, width, (0.08, 0.9 / (1 + leaf / 6)), 1.1)
+        mask = superellipses(count, height, width, (0.08, 0.9 / (1 + leaf / 6)), 1.1)
         images = torch.where(mask, _uniform(count, channels, 1, 1), images)
     return images
 
@@ -89,9 +84,9 @@ def dead_leaves(count: int, shape: Shape) -> Tensor:
 def silhouettes(count: int, shape: Shape) -> Tensor:
     """One to five shapes joined or cut out, half of them mirrored, filled with noise or flat, on a plain ground."""
     _, height, width = shape
-    mask = _superellipse(count, height, width, (0.2, 0.9), 0.25)
+    mask = superellipses(count, height, width, (0.2, 0.9), 0.25)
     for part in range(4):
-        other, kind = _superellipse(count, height, width, (0.1, 0.7), 0.7), torch.rand(count, 1, 1, 1)
+        other, kind = superellipses(count, height, width, (0.1, 0.7), 0.7), torch.rand(count, 1, 1, 1)
         mask = torch.where(kind < 0.45, mask | other, torch.where(kind < 0.65, mask & ~other, mask))
         if part == 1:
             mask = torch.where(torch.rand(count, 1, 1, 1) < 0.5, mask | mask.flip(-1), mask)

@@ -10,6 +10,7 @@ import torch
 from onnx import ModelProto, numpy_helper
 from torch import Tensor, nn
 
+from edgekd.errors import BadModel
 from edgekd.onnx_file import constants, load
 from edgekd.onnx_import import import_onnx
 from edgekd.teachers import Answer, Signal, Statistics
@@ -23,7 +24,7 @@ class GraphTeacher(nn.Module):
         spec: what `read_spec` found in the file.
 
     Raises:
-        BadModel: operators the importer does not know, all of them named.
+        BadModel: operators the importer does not know, all of them named; a batch that cannot be made free.
     """
 
     def __init__(self, spec: TeacherSpec) -> None:
@@ -33,6 +34,9 @@ class GraphTeacher(nn.Module):
         nodes = _normalization_nodes(model, spec)
         features = [spec.features_name] if spec.features_name else []
         self.module = import_onnx(model, [spec.logits_name, *features, *(node.input[0] for node in nodes)])
+        if not self.module.meta["batch_free"]:
+            what = f"its graph works for a batch of {spec.batch} only, and the batch could not be made free"
+            raise BadModel(what, where=spec.path, hint="export it with a free batch dimension")
         self.module.to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # missing in torch's stubs
         fixed = constants(model)
         for index, node in enumerate(nodes):

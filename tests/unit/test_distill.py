@@ -2,6 +2,7 @@
 
 import json
 import shutil
+import signal
 from pathlib import Path
 
 import numpy as np
@@ -15,6 +16,7 @@ from edgekd.distill import distill, resolve_settings
 from edgekd.errors import BadModel, BadRun, BadSetting, EdgekdError, UnknownName
 from edgekd.inference import agreement, logits
 from edgekd.run_folder import RunFolder
+from edgekd.training import Training
 
 SMALL = {
     **{"generator_batch": 32, "student_batch": 32, "student_steps": 2, "bank": 256, "prior": 64, "prior_share": 0.25},
@@ -74,16 +76,16 @@ def weights(run: RunFolder) -> bytes:
 
 
 def interrupted(teacher: Path, run: RunFolder, at: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Run until step `at`, then stop as Ctrl-C would."""
-    real = module._Journal.note
+    """Send Ctrl-C in the middle of round `at`, between the generator's step and the student's."""
+    real = Training.keep
 
-    def note(self: object, *arguments: object) -> None:
-        real(self, *arguments)
-        if self.training.step == at:
-            raise KeyboardInterrupt
+    def keep(self: Training, *arguments: object) -> object:
+        if self.step == at - 1:
+            signal.raise_signal(signal.SIGINT)
+        return real(self, *arguments)
 
     with monkeypatch.context() as patch:
-        patch.setattr(module._Journal, "note", note)
+        patch.setattr(Training, "keep", keep)
         with pytest.raises(KeyboardInterrupt):
             distill(teacher, settings(), run)
 
@@ -93,6 +95,7 @@ def test_an_interrupted_run_resumes_to_the_same_bits(teacher_file, tmp_path, mon
     distill(teacher_file, settings(), whole)
     interrupted(teacher_file, parts, 3, monkeypatch)
     assert parts.record()["state"] == "interrupted"
+    assert parts.record()["progress"]["step"] == 3
     distill(teacher_file, settings(), parts, resume=True)
     assert weights(parts) == weights(whole)
     assert parts.record()["started"] != whole.record()["started"]
@@ -137,7 +140,7 @@ def test_resume_refuses_other_settings_and_names_them(teacher_file, run, monkeyp
         distill(teacher_file, settings(seed=7), run, resume=True)
 
 
-@pytest.mark.parametrize("content", [b"", b"garbage", b"PK\x03\x04 cut short"])
+@pytest.mark.parametrize("content", [b"", b"garbage", b"Rubbish", b"tttt", b"PK\x03\x04 cut short"])
 def test_resume_refuses_a_corrupted_checkpoint(teacher_file, run, monkeypatch, content):
     interrupted(teacher_file, run, 2, monkeypatch)
     run.checkpoint_file.write_bytes(content)
@@ -186,9 +189,92 @@ def test_a_full_disk_is_one_clear_error_and_keeps_the_last_checkpoint(teacher_fi
     distill(teacher_file, settings(), run, resume=True)
 
 
+def test_a_disk_that_fills_up_while_torch_writes(teacher_file, run, monkeypatch):
+    """A limit on the size of files stands in for the disk: the failure comes from the kernel, not from a patch."""
+    import resource
+
+    interrupted(teacher_file, run, 2, monkeypatch)
+    before, limits = run.checkpoint_file.read_bytes(), resource.getrlimit(resource.RLIMIT_FSIZE)
+    handler = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, limits[1]))
+    try:
+        with pytest.raises(EdgekdError, match=r"checkpoint\.pt: cannot be written"):
+            distill(teacher_file, settings(), run, resume=True)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+        signal.signal(signal.SIGXFSZ, handler)
+    assert run.checkpoint_file.read_bytes() == before
+    distill(teacher_file, settings(), run, resume=True)
+
+
+def test_ctrl_c_while_the_teacher_is_asked_leaves_a_resumable_run(teacher_file, tmp_path, monkeypatch):
+    whole, parts = RunFolder(tmp_path / "whole"), RunFolder(tmp_path / "parts")
+    recipe = {"prior": 600}
+    distill(teacher_file, settings(recipe=recipe), whole)
+    real = Training.ask_about_prior
+
+    def ask(self: Training) -> bool:
+        signal.raise_signal(signal.SIGINT)
+        return real(self)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Training, "ask_about_prior", ask)
+        with pytest.raises(KeyboardInterrupt):
+            distill(teacher_file, settings(recipe=recipe), parts)
+    distill(teacher_file, settings(recipe=recipe), parts, resume=True)
+    assert weights(parts) == weights(whole)
+
+
+def test_a_run_killed_before_its_first_checkpoint_starts_from_its_beginning(teacher_file, tmp_path, monkeypatch):
+    whole, parts = RunFolder(tmp_path / "whole"), RunFolder(tmp_path / "parts")
+    distill(teacher_file, settings(), whole)
+    interrupted(teacher_file, parts, 3, monkeypatch)
+    parts.checkpoint_file.rename(parts.path / ".checkpoint.pt.abcdefgh")
+    distill(teacher_file, settings(), parts, resume=True)
+    assert weights(parts) == weights(whole)
+    assert not list(parts.path.rglob(".*"))
+
+
+def own_student(shape, classes, width):
+    import torch
+
+    return torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(shape[1] * shape[2], 3))
+
+
+def test_a_student_of_one_s_own_is_tried_before_anything_is_written(teacher_file, run, monkeypatch):
+    import sys
+
+    monkeypatch.setitem(sys.modules, "own", sys.modules[__name__])
+    with pytest.raises(BadSetting, match=r"student: it answers \[2, 3\] to two images"):
+        distill(teacher_file, settings(student="own:own_student"), run)
+    assert not run.path.exists()
+
+
+def test_a_recipe_without_any_weight_is_refused(teacher_file, run):
+    nothing = {"one_hot": 0, "entropy": 0, "statistics": 0, "adversary": 0}
+    with pytest.raises(BadSetting, match="every weight of the generator's loss is zero"):
+        distill(teacher_file, settings(recipe=nothing), run)
+
+
+def test_statistics_alone_need_a_teacher_that_has_them(run, tmp_path):
+    onnx.save(classifier(batch_norm=False), tmp_path / "plain.onnx")
+    alone = {"one_hot": 0, "entropy": 0, "statistics": 1, "adversary": 0}
+    with pytest.raises(BadModel, match="needs statistics"):
+        distill(tmp_path / "plain.onnx", settings(recipe=alone), run)
+
+
+def test_overwrite_never_removes_the_teacher(teacher_file, run):
+    distill(teacher_file, settings(), run)
+    inside = shutil.copy(teacher_file, run.path / "teacher.onnx")
+    with pytest.raises(BadRun, match="the teacher lies in the run"):
+        distill(Path(inside), settings(), run, overwrite=True)
+    assert Path(inside).is_file()
+
+
 def test_losses_that_are_not_finite_stop_the_run(teacher_file, run):
     with pytest.raises(EdgekdError, match="no longer finite"):
         distill(teacher_file, settings(recipe={"student_rate": 1e30}), run)
+    assert run.record()["state"] == "failed"
 
 
 def test_a_refused_teacher_leaves_nothing(run, tmp_path):
@@ -200,7 +286,9 @@ def test_a_refused_teacher_leaves_nothing(run, tmp_path):
 
 def test_a_teacher_without_statistics_still_works(run, tmp_path):
     onnx.save(classifier(batch_norm=False), tmp_path / "plain.onnx")
-    distill(tmp_path / "plain.onnx", settings(), run)
+    seen = []
+    distill(tmp_path / "plain.onnx", settings(), run, watch=seen.append)
+    assert any("no batch-norm statistics" in (progress.message or "") for progress in seen)
     assert "statistics" not in json.loads(run.metrics_file.read_text().splitlines()[-1])
 
 
@@ -209,7 +297,7 @@ def test_settings_come_from_flags_before_file_before_method(tmp_path):
     file.write_text("seed = 3\nminutes = 1.5\n[recipe]\none_hot = 0.5\nentropy = 2.0\n")
     found = resolve_settings({"seed": 4, "recipe": {"one_hot": 0.25}}, file)
     assert (found.seed, found.minutes) == (4, 1.5)
-    assert (found.recipe.one_hot, found.recipe.entropy, found.recipe.statistics) == (0.25, 2.0, 1.0)
+    assert (found.recipe.one_hot, found.recipe.entropy, found.recipe.latent) == (0.25, 2.0, 100)
     assert resolve_settings({"steps": 7}, file).minutes is None
     assert resolve_settings({}).minutes == module.DEFAULT_MINUTES
 
