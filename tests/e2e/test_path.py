@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 import onnx
 import pytest
-from commands import runner
+from commands import runner, script
 from tiny_teacher import classifier
 
 from edgekd import shipped
@@ -81,6 +81,38 @@ def test_everything_after_distill_runs_from_a_wheel_without_torch(
     assert set(records) == {"student.onnx", "student.int8.onnx"}
     held = edgekd("gate", "--max-size", "1MB", "--max-p50", "10 s", "--min-agreement", "0", "--min-accuracy", "0")
     assert held.stdout.splitlines()[-1] == "gate: ok, 4 limits held"
+
+
+def test_the_whole_path_runs_from_a_wheel_by_its_console_script(home: Path, tmp_path: Path, with_torch: Path) -> None:
+    for name in ("teacher.onnx", "small.toml", "quick.toml"):
+        shutil.copy(home / name, tmp_path)
+    edgekd = script(with_torch, tmp_path)
+    assert "cpu" in edgekd("targets", "list").stdout
+    edgekd("distill", "teacher.onnx", "--config", "small.toml")
+    assert json.loads(edgekd("export", "--int8", "--json").stdout)["files"].keys() >= {"student", "student_int8"}
+    assert list(json.loads(edgekd("bench", "--target", "quick.toml", "--json").stdout)["models"]) == [
+        *["teacher", "student", "student.int8"]
+    ]
+    held = edgekd("gate", "--max-size", "1MB", "--max-p50", "10 s", "--min-agreement", "0")
+    assert held.stdout.splitlines()[-1] == "gate: ok, 3 limits held"
+
+
+OWN_STUDENT = """import torch
+def make(shape, classes, width):
+    return torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(shape[0] * shape[1] * shape[2], classes))
+"""
+
+
+def test_a_student_of_one_s_own_is_found_by_the_console_script(home: Path, tmp_path: Path, with_torch: Path) -> None:
+    for name in ("teacher.onnx", "small.toml"):
+        shutil.copy(home / name, tmp_path)
+    (tmp_path / "mynet.py").write_text(OWN_STUDENT)
+    edgekd = script(with_torch, tmp_path)
+    distilled = edgekd("distill", "teacher.onnx", "--config", "small.toml", "--student", "mynet:make", "--out", "run")
+    assert distilled.stdout.endswith("next: edgekd export run --int8 --trust-factory\n")
+    refused = edgekd("export", "run", check=False)
+    assert (refused.returncode, "--trust-factory" in refused.stderr) == (2, True)
+    edgekd("export", "run", "--trust-factory")
 
 
 def test_a_broken_budget_stops_with_exit_code_1(home: Path) -> None:
