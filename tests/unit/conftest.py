@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import onnx
 import pytest
+from calling import Call, Result
 from onnx import TensorProto, helper, numpy_helper
 
 Make = Callable[..., Path]
@@ -71,3 +72,21 @@ def make_picker(tmp_path: Path) -> Make:
         return _save(tmp_path / name, nodes, image, weights, 4)
 
     return make
+
+
+@pytest.fixture
+def call(capsys: pytest.CaptureFixture[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Call:
+    """Run a command in `tmp_path`, in this process."""
+    from edgekd import cli
+
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delenv("EDGEKD_DEBUG", raising=False)
+
+    def run(*arguments: object) -> Result:
+        capsys.readouterr()
+        with pytest.raises(SystemExit) as raised:
+            cli.main([str(argument) for argument in arguments])
+        told = capsys.readouterr()
+        return Result(int(raised.value.code or 0), told.out, told.err)
+
+    return run

@@ -149,6 +149,16 @@ def test_records_of_another_file_are_refused(run, make_picker):
     assert check(run, budget(min_agreement="0 %"))[0].actual < 0.6  # computed now, with the new file
 
 
+def test_a_student_of_older_weights_is_refused(run):
+    model = onnx_file.load(run.student_int8_onnx)
+    onnx_file.set_metadata(model, {"edgekd.weights.sha256": "0" * 64})
+    run.student_int8_onnx.write_bytes(model.SerializeToString())
+    assert check(run, budget(max_size="1 MB"))[0].ok
+    run.student_weights.write_bytes(b"trained on")
+    with pytest.raises(BadRun, match=r"student\.int8\.onnx is of older weights .*export again: edgekd export"):
+        check(run, budget(max_size="1 MB"))
+
+
 def test_the_float_student_was_not_measured(run):
     with pytest.raises(BadRun, match=r"no measurement of the student as it is now"):
         check(run, budget(max_p50="1 s"), which="student")
