@@ -218,9 +218,10 @@ def distill(
         with terminal.distilling(*notes) as watch:
             distillation.distill(teacher, settings, run, resume=resume, overwrite=overwrite, watch=watch)
     except KeyboardInterrupt:
-        terminal.note(
-            f"interrupted; go on with: edgekd distill {quote(str(teacher))} --out {quote(str(run.path))} --resume"
-        )
+        own = f" --student {quote(student)}" if student and ":" in student else ""
+        again = f"edgekd distill {quote(str(teacher))} --out {quote(str(run.path))} --resume{own}"
+        begun = run.record_file.is_file()
+        terminal.note(f"interrupted; go on with: {again}" if begun else "interrupted before the run began")
         raise typer.Exit(terminal.INTERRUPTED) from None
     record = run.record()
     done = f"{run.path}: {record['student']['name']} with {record['student']['parameters']:,} parameters"

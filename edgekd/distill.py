@@ -18,6 +18,7 @@ from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from importlib.metadata import version
 from pathlib import Path
+from shlex import quote
 from typing import Any
 
 import numpy as np
@@ -27,7 +28,7 @@ import torch
 from edgekd import __version__, onnx_file
 from edgekd.config import DistillSettings, validated
 from edgekd.errors import BadRun, BadSetting, EdgekdError
-from edgekd.networks import Standardized, choose_student, generator_of, parameters, student_of
+from edgekd.networks import Standardized, choose_student, generator_of, is_factory, parameters, student_of
 from edgekd.objectives import find_method
 from edgekd.run_folder import SCHEMA, HeldOut, RunFolder, atomic, write_json
 from edgekd.shipped import read_toml
@@ -41,6 +42,7 @@ from edgekd.training import Training, mean_logits
 
 DEFAULT_MINUTES = 3.8
 LOG_SECONDS, CHECKPOINT_SECONDS, GRIDS = 1.0, 30.0, 10
+PRIOR_SHARE = 0.1
 
 
 @dataclass(frozen=True)
@@ -102,6 +104,7 @@ def distill(
         *(teacher,),
         **{name: getattr(settings, name) for name in ("input_shape", "input_range", "mean", "std", "layout")},
     )
+    run.check_writable()
     if run.path.exists() and not (resume or overwrite):
         hint = "choose another --out, or go on with --resume, or replace it with --overwrite"
         raise BadRun("the run folder exists already", where=run.path, hint=hint)
@@ -122,8 +125,9 @@ def distill(
         _take_up(training, run)
     with _recorded(run, record, training), _stop_asked() as stop:
         _tell_what_is_missing(source, settings, watch)
-        _ask_about_prior(training, run, watch, stop)
-        _loop(training, settings, run, watch, stop, checkpoint_seconds)
+        clock = _Clock(training, settings)
+        _ask_about_prior(training, clock, run, watch, stop)
+        _loop(training, clock, run, watch, stop, checkpoint_seconds)
         _finish(training, run)
 
 
@@ -132,14 +136,15 @@ def _tell_what_is_missing(teacher: GraphTeacher, settings: DistillSettings, watc
         _say(watch, "the teacher holds no batch-norm statistics, so that term is left out: expect a weaker student")
 
 
-def _ask_about_prior(training: Training, run: RunFolder, watch: Watch, stop: Stop) -> None:
-    """Ask the teachers about the procedural images; the time it takes counts as training time."""
-    started = time.monotonic() - training.seconds
+def _ask_about_prior(training: Training, clock: _Clock, run: RunFolder, watch: Watch, stop: Stop) -> None:
+    """Ask the teachers about the procedural images; the time it takes counts, and is a tenth of the whole at most."""
     missing = len(training.prior.codes) - len(training.prior)
     if missing:
         _say(watch, f"asking the teacher about {missing:,} procedural images")
-    while training.ask_about_prior():
-        training.seconds = time.monotonic() - started
+    while clock.fraction() < PRIOR_SHARE or not len(training.prior):
+        if not training.ask_about_prior():
+            break
+        training.seconds = clock.seconds()
         if stop():
             _save(training, run)
             raise KeyboardInterrupt
@@ -150,14 +155,13 @@ def _say(watch: Watch, message: str) -> None:
 
 
 def _loop(
-    training: Training, settings: DistillSettings, run: RunFolder, watch: Watch, stop: Stop, checkpoint_seconds: float
+    training: Training, clock: _Clock, run: RunFolder, watch: Watch, stop: Stop, checkpoint_seconds: float
 ) -> None:
-    """Generator steps, student steps, log, checkpoint; until the time or the steps are used up."""
-    recipe = settings.recipe
-    clock = _Clock(training, settings)
+    """Generator steps, student steps, log, checkpoint; until the time or the steps are used up, one round at least."""
+    recipe = training.recipe
     journal = _Journal(training, run, watch)
     saved = time.monotonic()
-    while (fraction := clock.fraction()) < 1:
+    while (fraction := clock.fraction()) < 1 or not training.step:
         training.set_rates(fraction)
         terms: dict[str, float] = {}
         for _ in range(recipe.generator_steps):
@@ -267,7 +271,7 @@ def _new_record(teacher: GraphTeacher, settings: DistillSettings) -> dict[str, A
         "finished": None,
         "state": "running",
         "tool": {"name": "edgekd", "version": __version__},
-        "teacher": _described(spec) | {"bytes": spec.path.stat().st_size, "parameters": count},
+        "teacher": _described(spec) | {"bytes": onnx_file.size(spec.path), "parameters": count},
         "student": {"name": name, "width": width},
         "generator": {
             "latent": settings.recipe.latent,
@@ -299,7 +303,9 @@ def _check_same(run: RunFolder, record: Mapping[str, Any], spec: TeacherSpec, se
         hint = "resume with the same settings, or start another run"
         raise BadRun(f"it was started with other settings ({', '.join(different)})", where=run.path, hint=hint)
     if record["state"] == "finished":
-        raise BadRun("it is finished already", where=run.path, hint=f"go on with: edgekd export {run.path} --int8")
+        raise BadRun(
+            "it is finished already", where=run.path, hint=f"go on with: edgekd export {quote(str(run.path))} --int8"
+        )
 
 
 def _checked(student: Standardized, spec: TeacherSpec) -> Standardized:
@@ -409,6 +415,9 @@ def resolve_settings(
     """
     given = {name: value for name, value in flags.items() if value is not None}
     stored = run.record()["settings"] if run is not None else {}
+    if is_factory(str(stored.get("student", ""))) and given.get("student") != stored["student"]:
+        hint = f"if its code may run here, say --student {quote(stored['student'])}"
+        raise BadRun(f"its student is code of one's own, {stored['student']}", where=run and run.path, hint=hint)
     written = read_toml(config_file) if config_file else {}
     merged = {**stored, **written, **given}
     method = find_method(str(merged.setdefault("method", "edgekd")))

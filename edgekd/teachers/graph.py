@@ -5,16 +5,15 @@ It answers logits, features and batch-normalization statistics, with exact gradi
 
 from __future__ import annotations
 
-import onnx
 import torch
-from onnx import ModelProto, numpy_helper
+from onnx import numpy_helper
 from torch import Tensor, nn
 
 from edgekd.errors import BadModel
 from edgekd.onnx_file import constants, load
 from edgekd.onnx_import import import_onnx
 from edgekd.teachers import Answer, Signal, Statistics
-from edgekd.teachers.spec import TeacherSpec
+from edgekd.teachers.spec import TeacherSpec, normalization_nodes
 
 
 class GraphTeacher(nn.Module):
@@ -31,7 +30,7 @@ class GraphTeacher(nn.Module):
         super().__init__()
         self.spec = spec
         model = load(spec.path)
-        nodes = _normalization_nodes(model, spec)
+        nodes = normalization_nodes(model)
         features = [spec.features_name] if spec.features_name else []
         self.module = import_onnx(model, [spec.logits_name, *features, *(node.input[0] for node in nodes)])
         if not self.module.meta["batch_free"]:
@@ -63,10 +62,3 @@ class GraphTeacher(nn.Module):
             self.get_buffer(f"running_variance_{index}"),
         )
         return Statistics(mean, variance, running_mean, running_variance)
-
-
-def _normalization_nodes(model: ModelProto, spec: TeacherSpec) -> list[onnx.NodeProto]:
-    """The BatchNormalization nodes whose statistics are stored in the file, in graph order."""
-    wanted, fixed = set(spec.statistics_points), constants(model)
-    nodes = (n for n in model.graph.node if n.op_type == "BatchNormalization" and (n.name or n.output[0]) in wanted)
-    return [node for node in nodes if node.input[3] in fixed and node.input[4] in fixed]

@@ -207,6 +207,11 @@ def nothing(folder: Path) -> None:
 
 RUN = "runs/one"
 COMMANDS: dict[str, tuple[Callable[[Path], object], list[str], str]] = {
+    "a file for a folder": (
+        lambda folder: onnx.save(classifier(), folder / "t.onnx"),
+        ["distill", "t.onnx", "--out", "t.onnx", "--overwrite"],
+        "is not a folder",
+    ),
     "existing run": (nothing, ["distill", "teacher.onnx", "--out", RUN], "the run folder exists already"),
     "existing folder of another kind": (
         letters,

@@ -102,6 +102,13 @@ def test_an_interrupted_run_resumes_to_the_same_bits(teacher_file, tmp_path, mon
     assert parts.record()["progress"]["step"] == 6
 
 
+def test_the_shortest_run_still_makes_a_round(teacher_file, run):
+    recipe = SMALL | {"prior": 4096}
+    distill(teacher_file, resolve_settings({"minutes": 1e-6, "recipe": recipe}), run)
+    assert run.record()["progress"]["step"] == 1
+    assert len(run.held_out().codes) == 1
+
+
 def test_another_seed_gives_another_student(teacher_file, tmp_path):
     first, second = RunFolder(tmp_path / "a"), RunFolder(tmp_path / "b")
     distill(teacher_file, settings(), first)
@@ -248,6 +255,14 @@ def test_a_student_of_one_s_own_is_tried_before_anything_is_written(teacher_file
     with pytest.raises(BadSetting, match=r"student: it answers \[2, 3\] to two images"):
         distill(teacher_file, settings(student="own:own_student"), run)
     assert not run.path.exists()
+
+
+def test_resuming_runs_no_code_that_only_the_run_folder_names(teacher_file, run, monkeypatch):
+    interrupted(teacher_file, run, 2, monkeypatch)
+    record = run.record()
+    run.record_file.write_text(json.dumps(record | {"settings": record["settings"] | {"student": "evil:code"}}))
+    with pytest.raises(BadRun, match="say --student evil:code"):
+        resolve_settings({}, run=run)
 
 
 def test_a_recipe_without_any_weight_is_refused(teacher_file, run):
