@@ -28,11 +28,13 @@ def first_light() -> str:
         rows.append(row(name, first["bench"][label], *figures))
     table = "\n".join("| " + " | ".join(cells) + " |" for cells in rows)
     seconds, runs = total["seconds_in_all"]["mean"], len(record["runs"])
+    drop = total["int8_drop_points"]
+    many = f"Mean ± standard deviation over {runs} seeds" if runs > 1 else "One seed, so no spread is known"
     return (
-        f"{table}\n\nMean ± standard deviation over {runs} seeds, last state; sizes and latency of the first. "
+        f"{table}\n\n{many}; last state; sizes and latency of the first. "
         f"{record['minutes']:g} minutes of distillation, {seconds / 60:.1f} minutes in all, on "
-        f"{record['host']['cores']} shared CPU cores. INT8 costs "
-        f"{total['int8_drop_points']['mean']:.2f} ± {total['int8_drop_points']['sd']:.2f} points; its p50 is "
+        f"{record['host']['cores']} shared CPU cores. INT8 costs {drop['mean']:.2f} points"
+        f"{' ± ' + format(drop['sd'], '.2f') if runs > 1 else ''}; its p50 is "
         f"{total['int8_p50_to_teacher']['mean']:.2f} × the teacher's."
     )
 
@@ -47,7 +49,7 @@ def percent(share: float) -> str:
 
 
 def spread(figure: dict[str, float]) -> str:
-    return f"{100 * figure['mean']:.2f} ± {100 * figure['sd']:.2f} %"
+    return f"{100 * figure['mean']:.2f} ± {100 * figure['sd']:.2f} %" if figure["sd"] else percent(figure["mean"])
 
 
 TABLES = {"first_light": first_light}
