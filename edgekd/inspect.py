@@ -17,6 +17,7 @@ from edgekd.config import Record
 from edgekd.errors import CannotLoad, EdgekdError
 from edgekd.extras import INSTALL
 from edgekd.inference import fed_shape, open_session
+from edgekd.teachers.points import folded_points
 from edgekd.teachers.spec import Layout, TeacherSpec, read_spec, statistics_points
 from edgekd.teachers.wiring import Ending, Wiring
 
@@ -33,9 +34,13 @@ class TensorFacts(Record):
 
 
 class StatisticsFacts(Record):
-    """Whether the running statistics of batch normalization can still be read from the graph."""
+    """Whether the running statistics of batch normalization can still be read from the graph.
+
+    `folded` counts the tensors that look like the output of a folded one.
+    """
 
     layers: int
+    folded: int
     survive: bool
     note: str
 
@@ -148,18 +153,19 @@ def _tensor(value: ValueInfoProto) -> TensorFacts:
 
 
 def _statistics(model: ModelProto) -> StatisticsFacts:
-    layers = [node for node in model.graph.node if node.op_type == "BatchNormalization"]
-    kept = len(statistics_points(model))
+    layers = sum(node.op_type == "BatchNormalization" for node in model.graph.node)
+    kept, points = len(statistics_points(model)), folded_points(model)
     if kept:
-        return StatisticsFacts(layers=len(layers), survive=True, note=f"{kept} layers keep them")
-    convolutions = [node for node in model.graph.node if node.op_type == "Conv"]
-    if layers:
+        note = f"{kept} layers keep them"
+    elif layers:
         note = "they are computed in the graph, not stored as plain tensors"
-    elif any(len(node.input) == 3 and node.input[2] for node in convolutions):
-        note = f"folded into the convolutions, or never there; {KEEP_STATISTICS}"
+    elif points:
+        outputs = f"{len(points)} layer outputs look" if len(points) > 1 else "1 layer output looks"
+        note = f"the file has no BatchNormalization nodes, {outputs} like folded ones (if the network ever had any); "
+        note += f"{KEEP_STATISTICS}, otherwise the scale-free prior is used"
     else:
-        note = "the network has no batch normalization"
-    return StatisticsFacts(layers=len(layers), survive=False, note=note)
+        note = "the file has no BatchNormalization nodes, and nothing looks like a folded one"
+    return StatisticsFacts(layers=layers, folded=len(points), survive=bool(kept), note=note)
 
 
 def _access(

@@ -20,15 +20,23 @@ EVERY = [(name, dynamo, opset) for name in NETS for dynamo in (False, True) for 
 EVERY += [(name, False, opset) for name in ("LeNet", "ResNet", "MobileNetV3", "LSTM and GRU") for opset in (13, 16, 18)]
 
 
-def export(net: nn.Module, example: Tensor, *, dynamo: bool, opset: int, batch_free: bool = True) -> onnx.ModelProto:
-    """The net as ONNX, by the new exporter (`dynamo`) or the old."""
+def export(
+    net: nn.Module, example: Tensor, *, dynamo: bool, opset: int, batch_free: bool = True, optimize: bool = True
+) -> onnx.ModelProto:
+    """The net as ONNX, by the new exporter (`dynamo`; `optimize` folds batch normalization) or the old."""
     target = io.BytesIO()
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         if dynamo:
             shapes = ({0: torch.export.Dim("batch")},) if batch_free else None
             program = torch.onnx.export(
-                net, (example,), dynamo=True, opset_version=opset, dynamic_shapes=shapes, verbose=False
+                net,
+                (example,),
+                dynamo=True,
+                opset_version=opset,
+                dynamic_shapes=shapes,
+                verbose=False,
+                optimize=optimize,
             )
             return program.model_proto
         axes = {"input": {0: "batch"}} if batch_free else None

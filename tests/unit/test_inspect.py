@@ -36,8 +36,9 @@ def test_the_example_teacher(make_classifier: Make) -> None:
 
 def test_folded_statistics_are_told_with_their_cure(make_classifier: Make) -> None:
     found = inspect_model(make_classifier())
-    assert not found.statistics.survive
-    assert "BatchNormalization" in found.statistics.note
+    assert (found.statistics.survive, found.statistics.layers, found.statistics.folded) == (False, 0, 1)
+    assert "1 layer output looks like folded" in found.statistics.note
+    assert "dynamo=True, optimize=False" in found.statistics.note
     assert found.parameters == 8 * 9 + 8 + 8 * 4 + 4
 
 
@@ -116,6 +117,12 @@ def test_statistics_are_counted_as_distilling_counts_them(tmp_path: Path) -> Non
     onnx.save(classifier(), tmp_path / "kept.onnx")
     assert inspect_model(tmp_path / "kept.onnx").statistics.survive
     assert read_spec(tmp_path / "computed.onnx").statistics_points == ()
+
+
+def test_a_network_that_never_had_batch_normalization(make_picker: Make) -> None:
+    found = inspect_model(make_picker()).statistics
+    assert (found.survive, found.folded) == (False, 0)
+    assert found.note.endswith("nothing looks like a folded one")
 
 
 def test_the_table_has_every_fact(make_classifier: Make) -> None:

@@ -1,0 +1,116 @@
+"""Where a network that has lost its batch normalization once had it.
+
+Both of torch's exporters, and most converters, fold a BatchNormalization into the convolution or Gemm before it. What
+is left is a bias in front of an activation. Nothing tells such a bias from one that was trained without batch
+normalization (LeNet), so what is found here looks folded, and may never have been.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from onnx import ModelProto, NodeProto
+
+from edgekd.teachers.wiring import Wiring
+
+_MAKERS = ("Conv", "ConvTranspose", "Gemm")
+_ACTIVATIONS = (
+    *("Relu", "LeakyRelu", "PRelu", "Clip", "Elu", "Selu", "Celu", "ThresholdedRelu", "Tanh", "Softplus", "Softsign"),
+    *("HardSwish", "Gelu", "Mish", "Swish", "FastGelu", "QuickGelu"),
+    "Erf",  # how Gelu begins where the file spells it out
+)
+_GATES = ("Sigmoid", "HardSigmoid")
+_PASSED = ("Identity", "Cast", "Dropout", "Transpose", "MaxPool", "AveragePool", "QuantizeLinear", "DequantizeLinear")
+_AFFINE = ("Add", "Sub", "Mul", "Div")
+_POOLS = ("GlobalAveragePool", "GlobalMaxPool", "ReduceMean", "ReduceMax")
+
+
+def folded_points(model: ModelProto) -> tuple[str, ...]:
+    """Names of the tensors that look like the output of a batch normalization folded into the layer before it.
+
+    These are outputs of a Conv, ConvTranspose or Gemm with a bias (its own, or an Add behind it) that feed an
+    activation, a residual Add, a squeeze-and-excite scaling, or, as a linear bottleneck does, the next convolution. The
+    layers inside a squeeze-and-excite gate never have batch normalization and are left out. A file with a
+    BatchNormalization right behind such a layer folded nothing, and has no points.
+
+    Args:
+        model: a sound graph, its nodes in topological order.
+
+    Returns:
+        Tensors of shape `[N, C, ...]` in graph order; `[N, ..., C]` where the bias is added behind a transposition.
+    """
+    wiring = Wiring(model)
+    layers = [node for node in model.graph.node if node.op_type in _MAKERS]
+    if any(taker.op_type == "BatchNormalization" for node in layers for taker in wiring.takers.get(node.output[0], ())):
+        return ()
+    inside_gates = _inside_gates(model, wiring)
+    points = (_point(node, wiring) for node in layers if node.output[0] not in inside_gates)
+    return tuple(point for point in points if point and _looks_normalized(point, wiring))
+
+
+def _point(layer: NodeProto, wiring: Wiring) -> str:
+    """The output of a layer once its bias is added, "" when it has none."""
+    name, biased = layer.output[0], len(layer.input) > 2 and bool(layer.input[2])
+    while len(takers := wiring.takers.get(name, [])) == 1 and takers[0].op_type in _AFFINE:
+        operand = _fixed_operand(takers[0], name, wiring)
+        if operand is None or operand <= 1:  # one value for all channels belongs to an activation
+            break
+        biased = biased or takers[0].op_type in ("Add", "Sub")
+        name = takers[0].output[0]
+    return name if biased else ""
+
+
+def _fixed_operand(node: NodeProto, name: str, wiring: Wiring) -> int | None:
+    """How many values the constant operand of an arithmetic node has, None when it has none."""
+    others = [source for source in node.input if source != name]
+    value = wiring.constant(others[0]) if len(others) == 1 else None
+    return None if value is None else value.size
+
+
+def _looks_normalized(point: str, wiring: Wiring) -> bool:
+    taken = list(_takers(point, wiring))
+    same = {point, *(name for name, _ in taken)}
+    return any(_calls_for_it(taker, same, wiring) for _, taker in taken)
+
+
+def _takers(point: str, wiring: Wiring) -> Iterator[tuple[str, NodeProto]]:
+    """The nodes that take a tensor, behind those that only move or scale its values; each with what it takes."""
+    waiting, seen = [point], {point}
+    while waiting:
+        current = waiting.pop()
+        for node in wiring.takers.get(current, ()):
+            scaled = node.op_type in _AFFINE and _fixed_operand(node, current, wiring) == 1
+            if not (node.op_type in _PASSED or scaled):
+                yield current, node
+            elif node.output[0] not in seen:
+                seen.add(node.output[0])
+                waiting.append(node.output[0])
+
+
+def _calls_for_it(taker: NodeProto, same: set[str], wiring: Wiring) -> bool:
+    """Whether a node is one that follows batch normalization; `same` are the names its values go by."""
+    if taker.op_type in (*_ACTIVATIONS, "Conv"):
+        return True
+    if taker.op_type == "Pow":  # the tanh form of Gelu begins with a cube, a norm with a square
+        exponent = wiring.constant(taker.input[1])
+        return exponent is not None and exponent.tolist() == [3]
+    if taker.op_type in _GATES:  # Silu and Hardswish: x times a gate of x
+        return any(not same.isdisjoint(node.input) for _, node in _takers(taker.output[0], wiring))
+    computed = [source for source in taker.input if source and not wiring.is_fixed(source)]
+    if taker.op_type == "Mul" and len(computed) > 1:  # squeeze-and-excite scales what it pooled
+        return any(node.op_type in _POOLS for name in same for node in wiring.takers.get(name, ()))
+    return taker.op_type in ("Add", "Sum") and len(computed) > 1
+
+
+def _inside_gates(model: ModelProto, wiring: Wiring) -> set[str]:
+    """Tensors that follow from globally pooled ones alone and scale or shift others: squeeze-and-excite."""
+    pooled: set[str] = set()
+    for node in model.graph.node:
+        computed = [source for source in node.input if source and not wiring.is_fixed(source)]
+        if node.op_type in (*_POOLS, "Shape") or (computed and pooled.issuperset(computed)):
+            pooled.update(node.output)
+    inside: set[str] = set()
+    for node in reversed(model.graph.node):
+        if node.op_type != "Shape" and (inside.intersection(node.output) or not pooled.issuperset(node.output)):
+            inside.update(pooled.intersection(node.input))
+    return inside
