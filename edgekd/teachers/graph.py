@@ -5,6 +5,8 @@ It answers logits, features and batch-normalization statistics, with exact gradi
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from onnx import numpy_helper
 from torch import Tensor, nn
@@ -55,10 +57,44 @@ class GraphTeacher(nn.Module):
         return Answer(logits.float().flatten(1), features, layers)
 
     def _statistics(self, index: int, inputs: Tensor) -> Statistics:
-        dims = [axis for axis in range(inputs.dim()) if axis != 1]
-        variance, mean = torch.var_mean(inputs.float(), dim=dims, correction=0)
+        mean, variance = channel_moments(inputs)
         running_mean, running_variance = (
             self.get_buffer(f"running_mean_{index}"),
             self.get_buffer(f"running_variance_{index}"),
         )
         return Statistics(mean, variance, running_mean, running_variance)
+
+
+def channel_moments(inputs: Tensor) -> tuple[Tensor, Tensor]:
+    """Mean and biased variance per channel of `[N, C, ...]`, each `[C]` in float32 or better, with gradients.
+
+    Ten times as fast on a CPU as `torch.var_mean`, which took a third of a generator step.
+    """
+    mean, variance = _ChannelMoments.apply(inputs)  # type: ignore[no-untyped-call]  # missing in torch's stubs
+    return mean, variance
+
+
+class _ChannelMoments(torch.autograd.Function):
+    """The kernel of batch normalization computes both moments in one pass, whatever the memory format."""
+
+    EPSILON = 1e-5
+    """Keeps the inverse deviation of a constant channel finite; taken off again."""
+
+    @staticmethod
+    def forward(ctx: Any, inputs: Tensor) -> tuple[Tensor, Tensor]:
+        wide = torch.promote_types(inputs.dtype, torch.float32)
+        ones = inputs.new_ones(inputs.shape[1], dtype=wide)
+        kernel = torch.native_batch_norm
+        _, mean, inverse = kernel(inputs, ones, ones, None, None, True, 0.0, _ChannelMoments.EPSILON)
+        ctx.save_for_backward(inputs, mean)
+        return mean, (inverse**-2 - _ChannelMoments.EPSILON).clamp_min(0)
+
+    @staticmethod
+    @torch.autograd.function.once_differentiable
+    def backward(ctx: Any, mean_gradient: Tensor, variance_gradient: Tensor) -> Tensor:
+        inputs, mean = ctx.saved_tensors
+        slope = 2 * variance_gradient * (inputs.shape[1] / inputs.numel())
+        offset = mean_gradient * (inputs.shape[1] / inputs.numel()) - slope * mean
+        shape = [1, -1] + [1] * (inputs.dim() - 2)
+        slope, offset = (value.to(inputs.dtype).view(shape) for value in (slope, offset))
+        return torch.addcmul(offset, inputs, slope)
