@@ -26,12 +26,11 @@ def first_light() -> str:
     for label, name in (("student", "student.onnx"), ("student.int8", "student.int8.onnx")):
         figures = (spread(total[key][name]) for key in ("accuracy_test", "agreement_test"))
         rows.append(row(name, first["bench"][label], *figures))
-    table = "\n".join("| " + " | ".join(cells) + " |" for cells in rows)
     seconds, runs = total["seconds_in_all"]["mean"], len(record["runs"])
     drop = total["int8_drop_points"]
     many = f"Mean ± standard deviation over {runs} seeds" if runs > 1 else "One seed, so no spread is known"
     return (
-        f"{table}\n\n{many}; last state; sizes and latency of the first. "
+        f"{lines(rows)}\n\n{many}; last state; sizes and latency of the first. "
         f"{record['minutes']:g} minutes of distillation, {seconds / 60:.1f} minutes in all, on "
         f"{record['host']['cores']} shared CPU cores. INT8 costs {drop['mean']:.2f} points"
         f"{' ± ' + format(drop['sd'], '.2f') if runs > 1 else ''}; its p50 is "
@@ -52,7 +51,30 @@ def spread(figure: dict[str, float]) -> str:
     return f"{100 * figure['mean']:.2f} ± {100 * figure['sd']:.2f} %" if figure["sd"] else percent(figure["mean"])
 
 
-TABLES = {"first_light": first_light}
+def conformance() -> str:
+    """ONNX's own node tests, counted by family of operators."""
+    record = json.loads((ROOT / "benchmarks/results/conformance.json").read_text())
+    rows: list[tuple[str, ...]] = [("operators", "how many", "tests passed", "excluded", "failed"), ("---",) * 5]
+    rows += [
+        (family, str(found["operators"] or "–"), *(f"{found.get(state, 0):,}" for state in STATES))
+        for family, found in record["families"].items()
+    ]
+    total, missing = record["total"], sorted(set(record["not_claimed"]) - {"functions written out as a graph"})
+    operators = sum(found["operators"] for found in record["families"].values())
+    rows.append(("**all claimed**", f"{operators:,}", *(f"{total.get(state, 0):,}" for state in STATES)))
+    rows.append(("not claimed", f"{len(missing)}", f"{total['not claimed']:,} tests, not run", "–", "–"))
+    reasons = "; ".join(f"{why} ({count})" for why, count in record["excluded"].items())
+    return (
+        f"{lines(rows)}\n\nNode tests of ONNX {record['onnx']}. Excluded: {reasons}. Not claimed: {', '.join(missing)}."
+    )
+
+
+def lines(rows: list[tuple[str, ...]]) -> str:
+    return "\n".join("| " + " | ".join(cells) + " |" for cells in rows)
+
+
+STATES = ("passed", "excluded", "failed")
+TABLES = {"first_light": first_light, "conformance": conformance}
 
 
 def filled(text: str) -> str:

@@ -50,8 +50,8 @@ EXCLUDED = {
     "test_batchnorm_*_training_mode*": "training: an imported graph does not train",
     "test_training_dropout*": "training: an imported graph does not train",
     "test_resize_downsample_scales_*_align_corners": "ONNX Runtime takes the rounded length here, and so do we",
-    "test_col2im_5d": "three spatial axes; torch folds two",
-    "test_center_crop_pad_*_expanded": "the sizes are fed as data; shapes must follow from the file or the input",
+    "test_col2im_5d": "three spatial axes, where torch folds two",
+    "test_center_crop_pad_*_expanded": "sizes fed as data, where shapes must follow from the file or the input",
 }
 """Cases of claimed operators that are not expected to pass, and why."""
 

@@ -3,13 +3,19 @@
 from __future__ import annotations
 
 import fnmatch
+import json
 from collections import Counter
+from pathlib import Path
 
+import onnx
 import pytest
 import torch
+from counting import counted
 from node_cases import EXCLUDED, Outcome, cases, run
 
 from edgekd.onnx_import.registry import claimed
+
+RECORD = Path(__file__).parents[2] / "benchmarks" / "results" / "conformance.json"
 
 
 @pytest.fixture(scope="module")
@@ -32,6 +38,13 @@ def test_the_counted_table(outcomes: list[Outcome], record_property: pytest.Reco
         record_property(state, count)
     assert counts["passed"] >= 1250
     assert sum(counts.values()) == len(outcomes)
+
+
+def test_the_recorded_table_is_current(outcomes: list[Outcome]) -> None:
+    recorded = json.loads(RECORD.read_text())
+    if recorded["onnx"] != onnx.__version__:
+        pytest.skip(f"recorded with the tests of ONNX {recorded['onnx']}")
+    assert counted(cases(), outcomes) == recorded, f"run: python tests/conformance --json {RECORD}"
 
 
 def test_every_exclusion_is_still_needed_by_some_case(outcomes: list[Outcome]) -> None:
