@@ -16,11 +16,11 @@ from onnx import ModelProto, NodeProto, TensorProto, ValueInfoProto
 
 from edgekd import inference, onnx_file
 from edgekd.errors import BadModel, CannotLoad
-from edgekd.teachers.pixels import Layout as Layout
-from edgekd.teachers.pixels import Stated, image_layout, image_shape, pixel_values
-from edgekd.teachers.pixels import implied_range as implied_range
+from edgekd.teachers.pixels import Layout, Stated, image_layout, image_shape, pixel_values
 from edgekd.teachers.points import folded_points
 from edgekd.teachers.wiring import Ending, Wiring
+
+__all__ = ["Interface", "Layout", "TeacherSpec", "normalization_nodes", "read_spec", "statistics_points"]
 
 
 @dataclass(frozen=True)

@@ -14,7 +14,8 @@ from onnx import NodeProto, TensorProto, helper, numpy_helper
 
 from edgekd import onnx_file
 from edgekd.errors import BadModel, BadSetting
-from edgekd.teachers.spec import implied_range, read_spec
+from edgekd.teachers.pixels import implied_range
+from edgekd.teachers.spec import read_spec
 
 Weights = dict[str, np.ndarray]
 F32 = TensorProto.FLOAT

@@ -1,0 +1,149 @@
+"""What a teacher takes: the shape and the layout of its images, the range of their values, how they are normalized.
+
+What a person states wins over what a graph or a server tells, and that over a default. It reads no files.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+
+from edgekd.errors import BadModel, BadSetting
+from edgekd.teachers.wiring import Head
+
+Layout = Literal["NCHW", "NHWC"]
+_SHAPE_HINT = "say it with --input-shape C,H,W"
+
+
+@dataclass(frozen=True)
+class Stated:
+    """What a person states about a teacher's images; None where nothing was said.
+
+    Attributes:
+        input_shape: channels, height, width.
+        input_range: lowest and highest value.
+        mean, std: per channel or one for all, in the input's own range.
+        layout: order of the input's axes.
+    """
+
+    input_shape: tuple[int, int, int] | None = None
+    input_range: tuple[float, float] | None = None
+    mean: Sequence[float] | None = None
+    std: Sequence[float] | None = None
+    layout: Layout | None = None
+
+
+@dataclass(frozen=True)
+class PixelValues:
+    """Range and normalization, each with its source: "graph", "flag" or "default"."""
+
+    low: float
+    high: float
+    mean: tuple[float, ...] | None
+    std: tuple[float, ...] | None
+    range_source: str
+    normalization_source: str
+
+
+NOTHING_DONE = Head(np.ones(1), np.zeros(1), None, "")
+"""The head of a teacher whose graph cannot be seen."""
+
+
+def image_layout(stated: Layout | None, dims: Sequence[int | None], head: Head = NOTHING_DONE) -> tuple[Layout, str]:
+    """The order of axes of an input `[N, ?, ?, ?]`, and where it was learned."""
+    if stated is not None:
+        return stated, "flag"
+    if head.channels_first is not None:
+        return ("NCHW" if head.channels_first else "NHWC"), "graph"
+    first, last = (dims[axis] in (1, 3) for axis in (1, 3))
+    if first != last:
+        return ("NCHW" if first else "NHWC"), "graph"
+    return "NCHW", "default"
+
+
+def image_shape(
+    dims: Sequence[int | None], layout: Layout, stated: tuple[int, int, int] | None, where: object
+) -> tuple[int, int, int]:
+    """Channels, height and width of an input `[N, ?, ?, ?]`, None where a size is left free.
+
+    Raises:
+        BadModel: a size is left free and not stated.
+        BadSetting: what is stated does not fit.
+    """
+    told = tuple(dims[1:]) if layout == "NCHW" else (dims[3], dims[1], dims[2])
+    found = []
+    for index, name in enumerate(("channels", "height", "width")):
+        size = told[index]
+        if size is None and stated is None:
+            raise BadModel(f"its input leaves the {name} free", where=where, hint=_SHAPE_HINT)
+        if size is not None and stated is not None and size != stated[index]:
+            raise BadSetting(f"{name} {stated[index]} does not fit the file's {size}", where="--input-shape")
+        found.append(size if size is not None else stated[index] if stated else 0)
+    if min(found) < 1:
+        raise BadSetting("every size must be at least 1", where="--input-shape")
+    return found[0], found[1], found[2]
+
+
+def _per_channel(values: Sequence[float] | None, channels: int, flag: str) -> tuple[float, ...] | None:
+    if values is None:
+        return None
+    if len(values) not in (1, channels):
+        raise BadSetting(f"{len(values)} values for {channels} channels", where=flag, allowed=f"1 or {channels} values")
+    return tuple(map(float, values)) * (channels if len(values) == 1 else 1)
+
+
+def pixel_values(head: Head, channels: int, stated: Stated) -> PixelValues:
+    """The range of an input and how it is normalized, from what was stated, the head of the graph, or [0, 1].
+
+    Raises:
+        BadSetting: what is stated does not fit.
+    """
+    stated_mean, stated_std = _per_channel(stated.mean, channels, "--mean"), _per_channel(stated.std, channels, "--std")
+    if (stated_mean is None) != (stated_std is None):
+        raise BadSetting("give both or neither", where="--mean/--std")
+    if stated_std is not None and min(stated_std) <= 0:
+        raise BadSetting("a deviation must be above 0", where="--std")
+    mean, std, source = stated_mean, stated_std, "flag"
+    if mean is None:
+        mean, std = _folded(head, channels)
+        source = "graph" if mean is not None else "default"
+    implied = implied_range(mean, std) if mean is not None and std is not None else None
+    # Scaling alone, or subtraction alone, tells the range but not how the images are spread in it.
+    if source == "graph" and (not head.offset.any() or (head.scale == 1).all()):
+        mean, std, normalization_source = None, None, "default"
+    else:
+        normalization_source = source
+    if stated.input_range is not None:
+        low, high, range_source = *stated.input_range, "flag"
+    elif implied is not None:
+        low, high, range_source = *implied, source
+    else:
+        low, high, range_source = 0.0, 1.0, "default"
+    if not low < high:
+        raise BadSetting(f"{low:g},{high:g} is empty", where="--input-range", allowed="LOW,HIGH with LOW below HIGH")
+    return PixelValues(low, high, mean, std, range_source, normalization_source)
+
+
+def _folded(head: Head, channels: int) -> tuple[tuple[float, ...] | None, tuple[float, ...] | None]:
+    """Mean and deviation of `scale * x + offset = (x - mean) / std`, or None when there is no such step."""
+    changes = head.offset.any() or (head.scale != 1).any()
+    if not changes or (head.scale <= 0).any():
+        return None, None
+    mean, std = (np.broadcast_to(v, channels) for v in (-head.offset / head.scale, 1 / head.scale))
+    return tuple(float(f"{v:.7g}") for v in mean), tuple(float(f"{v:.7g}") for v in std)
+
+
+def implied_range(mean: Sequence[float], std: Sequence[float]) -> tuple[float, float] | None:
+    """The range of values that a normalization `(x - mean) / std` was made for, or None when it does not tell.
+
+    A mean of at most 1 with a deviation of at most 1 belongs to values in [0, 1]; a mean of up to 255, or a division by
+    about 255, to [0, 255].
+    """
+    if min(mean) < 0 or max(mean) > 255:
+        return None
+    if max(mean) <= 1 and max(std) <= 1:
+        return 0.0, 1.0
+    return (0.0, 255.0) if max(mean) > 1 or max(std) > 16 else None
