@@ -145,11 +145,10 @@ def _tensor(value: ValueInfoProto) -> TensorFacts:
     if kind != "tensor_type":
         return TensorFacts(name=value.name, type=(kind or "unknown").removesuffix("_type"), shape=None)
     tensor = value.type.tensor_type
-    dims = [d.dim_value if d.HasField("dim_value") else d.dim_param or None for d in tensor.shape.dim]
+    sizes = onnx_file.dimensions(value)
+    named = None if sizes is None else [d.dim_param or n for d, n in zip(tensor.shape.dim, sizes, strict=True)]
     name = TensorProto.DataType.Name(tensor.elem_type).lower().replace("double", "float64")
-    return TensorFacts(
-        name=value.name, type="float32" if name == "float" else name, shape=dims if tensor.HasField("shape") else None
-    )
+    return TensorFacts(name=value.name, type="float32" if name == "float" else name, shape=named)
 
 
 def _statistics(model: ModelProto) -> StatisticsFacts:

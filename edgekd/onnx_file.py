@@ -189,11 +189,15 @@ def real_inputs(model: ModelProto) -> list[onnx.ValueInfoProto]:
 
 
 def dimensions(value: onnx.ValueInfoProto) -> list[int | None] | None:
-    """Shape of a tensor value, None for a free dimension; None when the file does not tell or it is no tensor."""
+    """Shape of a tensor value, None for a free dimension; None when the file does not tell or it is no tensor.
+
+    A dimension of -1 is free: PaddlePaddle's converter writes it so.
+    """
     kind = value.type
     if kind.WhichOneof("value") != "tensor_type" or not kind.tensor_type.HasField("shape"):
         return None
-    return [d.dim_value if d.WhichOneof("value") == "dim_value" else None for d in kind.tensor_type.shape.dim]
+    fixed = (d.WhichOneof("value") == "dim_value" and d.dim_value != -1 for d in kind.tensor_type.shape.dim)
+    return [d.dim_value if f else None for d, f in zip(kind.tensor_type.shape.dim, fixed, strict=True)]
 
 
 def parameters(model: ModelProto) -> int:

@@ -24,12 +24,16 @@ for _module in pkgutil.iter_modules(importlib.import_module("edgekd.onnx_import.
     importlib.import_module(f"edgekd.onnx_import.operators.{_module.name}")  # each file declares its operators
 
 
-def import_onnx(model: ModelProto, outputs: Sequence[str] | None = None) -> fx.GraphModule:
+def import_onnx(
+    model: ModelProto, outputs: Sequence[str] | None = None, *, shape: Sequence[int | None] | None = None
+) -> fx.GraphModule:
     """Make a torch module of an ONNX graph.
 
     Args:
         model: opset 9 or newer, external data loaded.
         outputs: names of any tensors of the graph; the graph's outputs by default.
+        shape: sizes of the first input, None where they stay as the file has them. Some graphs leave a size free that
+            works for one value only.
 
     Returns:
         A module whose `forward` takes the graph's inputs in order and returns a tuple of tensors in the order of
@@ -46,7 +50,7 @@ def import_onnx(model: ModelProto, outputs: Sequence[str] | None = None) -> fx.G
     if missing:
         raise BadModel(f"unsupported operators: {_listing(missing)}", hint="such a model can still be queried")
     failure: BadModel | None = None
-    for trial in trials(real_inputs(model)):
+    for trial in trials(real_inputs(model), shape):
         try:
             return _convert(model, nodes, wanted, trial)
         except BadModel as error:

@@ -36,9 +36,19 @@ class Trial:
     batch_free: bool
 
 
-def trials(inputs: Sequence[onnx.ValueInfoProto]) -> Iterator[Trial]:
-    """Trials from the most to the least general; the first at which the graph fits is the one to keep."""
+def trials(inputs: Sequence[onnx.ValueInfoProto], first: Sequence[int | None] | None = None) -> Iterator[Trial]:
+    """Trials from the most to the least general; the first at which the graph fits is the one to keep.
+
+    Args:
+        inputs: of the graph.
+        first: sizes of the first input that the caller knows.
+
+    Raises:
+        BadModel: an input without a rank, of an unknown type or absurd size; `first` does not fit the file.
+    """
     shapes = [_shape(value) for value in inputs]
+    if first is not None:
+        shapes[:1] = [_stated(shapes[0], first, inputs[0].name)] if shapes else []
     types = [dtype_of(value.type.tensor_type.elem_type) for value in inputs]
     batch = shapes[0][0] if shapes and shapes[0] else None
     fixed = isinstance(batch, int)
@@ -46,6 +56,16 @@ def trials(inputs: Sequence[onnx.ValueInfoProto]) -> Iterator[Trial]:
     for freed in (True, False) if fixed and batch else (False,):
         for lengths in _LENGTHS if others else _LENGTHS[:1]:
             yield _trial(shapes, types, lengths, batch if fixed else None, freed)
+
+
+def _stated(shape: list[int | str], stated: Sequence[int | None], name: str) -> list[int | str]:
+    """A shape with the sizes that the caller states."""
+    fits = len(shape) == len(stated) and all(
+        s is None or not isinstance(n, int) or n == s for n, s in zip(shape, stated, strict=True)
+    )
+    if not fits:
+        raise BadModel(f"its shape {shape} is not {list(stated)}", where=f"input {name}")
+    return [n if s is None else s for n, s in zip(shape, stated, strict=True)]
 
 
 def _trial(

@@ -37,7 +37,7 @@ def folded_points(model: ModelProto) -> tuple[str, ...]:
         model: a sound graph, its nodes in topological order.
 
     Returns:
-        Tensors of shape `[N, C, ...]` in graph order; `[N, ..., C]` where the bias is added behind a transposition.
+        Tensors of shape `[N, C, ...]` in graph order. A bias that is added behind a transposition is not followed.
     """
     wiring = Wiring(model)
     layers = [node for node in model.graph.node if node.op_type in _MAKERS]

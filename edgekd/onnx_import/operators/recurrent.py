@@ -4,6 +4,7 @@ from __future__ import annotations
 
 # mypy: no-warn-return-any
 # (what emit returns is up to torch)
+import functools
 import operator as python
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -127,6 +128,20 @@ def _first(x: Tensor, states: Sequence[Tensor | None], weights: Sequence[Tensor]
     return _start(x, states[0], weights)[None].contiguous()
 
 
+def _outlined(kernel: Callable[..., tuple[Tensor, ...]]) -> Callable[..., tuple[Tensor, ...]]:
+    """Try one step only where there is no data: hundreds of steps on *meta* tensors take seconds, and show no more."""
+
+    @functools.wraps(kernel)
+    def run(x: Tensor, *others: Any) -> tuple[Tensor, ...]:
+        if not x.is_meta or x.shape[0] < 2:
+            return kernel(x, *others)
+        y, *last = kernel(x[:1], *others)
+        return y.new_empty(x.shape[0], *y.shape[1:]), *last
+
+    return run
+
+
+@_outlined
 def lstm(x: Tensor, states: list[Tensor | None], weights: list[Tensor]) -> tuple[Tensor, Tensor, Tensor]:
     """Outputs `[steps, batch, hidden]`, last hidden state and last cell state."""
     start = [_start(x, state, weights)[None].contiguous() for state in states]
@@ -134,24 +149,28 @@ def lstm(x: Tensor, states: list[Tensor | None], weights: list[Tensor]) -> tuple
     return y, h[0], c[0]
 
 
+@_outlined
 def gru(x: Tensor, states: list[Tensor | None], weights: list[Tensor]) -> tuple[Tensor, Tensor, Tensor]:
     """Outputs `[steps, batch, hidden]` and the last hidden state, twice."""
     y, h = torch.gru(x, _first(x, states, weights), weights, True, 1, 0.0, False, False, False)
     return y, h[0], h[0]
 
 
+@_outlined
 def rnn_tanh(x: Tensor, states: list[Tensor | None], weights: list[Tensor]) -> tuple[Tensor, Tensor, Tensor]:
     """Outputs `[steps, batch, hidden]` and the last hidden state, twice."""
     y, h = torch.rnn_tanh(x, _first(x, states, weights), weights, True, 1, 0.0, False, False, False)
     return y, h[0], h[0]
 
 
+@_outlined
 def rnn_relu(x: Tensor, states: list[Tensor | None], weights: list[Tensor]) -> tuple[Tensor, Tensor, Tensor]:
     """Outputs `[steps, batch, hidden]` and the last hidden state, twice."""
     y, h = torch.rnn_relu(x, _first(x, states, weights), weights, True, 1, 0.0, False, False, False)
     return y, h[0], h[0]
 
 
+@_outlined
 def gru_reset_first(x: Tensor, states: list[Tensor | None], weights: list[Tensor]) -> tuple[Tensor, Tensor, Tensor]:
     """A GRU whose reset gate acts before the recurrent product, step by step."""
     w, r, w_bias, r_bias = weights
@@ -169,6 +188,7 @@ def gru_reset_first(x: Tensor, states: list[Tensor | None], weights: list[Tensor
     return torch.stack(outputs), h, h
 
 
+@_outlined
 def lstm_with_peepholes(
     x: Tensor, states: list[Tensor | None], weights: list[Tensor], peepholes: Tensor
 ) -> tuple[Tensor, Tensor, Tensor]:

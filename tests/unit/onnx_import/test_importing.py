@@ -143,6 +143,44 @@ def test_a_deep_graph_does_not_exhaust_the_stack() -> None:
     assert np.array_equal(import_onnx(model)(*as_tensors(x))[0].numpy(), x)
 
 
+def test_a_free_size_that_works_for_one_value_can_be_stated() -> None:
+    model = parse("p = AveragePool<kernel_shape=[8,2]>(x)  y = Squeeze(p, two)", signature="(float[N,3,h,w] x) => (y)")
+    model.graph.initializer.append(onnx.numpy_helper.from_array(np.array([2]), "two"))
+    with pytest.raises(BadModel, match="Squeeze"):
+        import_onnx(model)
+    module = import_onnx(model, shape=(None, 3, 8, None))
+    x = torch.randn(2, 3, 8, 6)
+    np.testing.assert_allclose(module(x)[0].numpy(), run(model, x.numpy())[0], rtol=1e-5, atol=1e-6)
+    for wrong in ((None, 4, 8, 8), (None, 3, 8)):
+        with pytest.raises(BadModel, match="input x"):
+            import_onnx(model, shape=wrong)
+
+
+def test_minus_one_is_a_free_size() -> None:
+    """As PaddlePaddle's converter writes it."""
+    model = net()
+    model.graph.input[0].type.tensor_type.shape.dim[0].dim_value = -1
+    module = import_onnx(model)
+    assert module.meta["batch_free"]
+    np.testing.assert_allclose(
+        module(*as_tensors(images(5)))[0].numpy(), run(model, images(5))[0], rtol=1e-4, atol=1e-5
+    )
+
+
+def test_a_long_series_is_not_tried_step_by_step(monkeypatch: pytest.MonkeyPatch) -> None:
+    model = with_weights(
+        parse("s, h = LSTM<hidden_size=4>(x, w, r)  y = Identity(s)", signature="(float[time,N,3] x) => (y)"),
+        w=(1, 16, 3), r=(1, 16, 4),
+    )  # fmt: skip
+    steps: list[int] = []
+    kernel = torch.lstm
+    monkeypatch.setattr(torch, "lstm", lambda x, *others: steps.append(len(x)) or kernel(x, *others))
+    module = import_onnx(model)
+    assert set(steps) == {1}
+    x = torch.randn(9, 2, 3)
+    np.testing.assert_allclose(module(x)[0].numpy(), run(model, x.numpy())[0], rtol=1e-4, atol=1e-5)
+
+
 HUGE = 2**40
 HOSTILE = {
     "cycle": "a = Add(x, b)  b = Relu(a)  y = Relu(b)",
