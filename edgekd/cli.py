@@ -6,7 +6,7 @@ Exit codes: 0 done, 1 a budget is broken, 2 what was handed in cannot be used, 3
 
 from __future__ import annotations
 
-import math
+import re
 import sys
 from collections.abc import Sequence
 from datetime import datetime
@@ -17,10 +17,11 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
-from edgekd import __version__, shipped, terminal
+from edgekd import __version__, flags, shipped, terminal
 from edgekd.errors import BadSetting
 
 if TYPE_CHECKING:
+    from edgekd.config import Reach
     from edgekd.run_folder import RunFolder
 
 app = typer.Typer(
@@ -80,54 +81,6 @@ TeacherFile = Annotated[
 ]
 
 
-def _numbers(text: str | None, flag: str, count: int | None = None) -> tuple[float, ...] | None:
-    """Comma-separated numbers of a flag."""
-    if text is None:
-        return None
-    try:
-        values = tuple(float(part) for part in text.split(","))
-    except ValueError:
-        raise BadSetting(f"{text!r} is not a list of numbers", where=flag, allowed="0.5 or 0.4,0.5,0.6") from None
-    if not all(map(math.isfinite, values)):
-        raise BadSetting(f"{text!r} is not finite", where=flag, allowed="finite numbers")
-    if count is not None and len(values) != count:
-        raise BadSetting(f"{len(values)} numbers", where=flag, allowed=f"{count} numbers, separated by commas")
-    return values
-
-
-def _shape(text: str | None) -> tuple[int, int, int] | None:
-    values = _numbers(text, "--input-shape", 3)
-    if values is None:
-        return None
-    channels, height, width = (int(value) for value in values)
-    if (channels, height, width) != values or min(values) < 1:
-        raise BadSetting(
-            f"{text!r} is not a shape", where="--input-shape", allowed="whole numbers C,H,W such as 3,224,224"
-        )
-    return channels, height, width
-
-
-def _pair(text: str | None) -> tuple[float, float] | None:
-    values = _numbers(text, "--input-range", 2)
-    if values is None:
-        return None
-    low, high = values
-    if not low < high:
-        raise BadSetting(f"{text!r} is empty", where="--input-range", allowed="LOW,HIGH with LOW below HIGH")
-    return low, high
-
-
-def _weights(settings: list[str] | None) -> dict[str, str] | None:
-    """KEY=VALUE pairs of --set."""
-    if not settings:
-        return None
-    pairs = [text.partition("=") for text in settings]
-    for key, equals, value in pairs:
-        if not (key and equals and value):
-            raise BadSetting(f"'{key}{equals}{value}'", where="--set", allowed="KEY=VALUE such as adversary=0.5")
-    return {key: value for key, _, value in pairs}
-
-
 def _run_folder(path: Path | None) -> RunFolder:
     from edgekd import run_folder
 
@@ -161,14 +114,20 @@ def inspect(
     """Say what an ONNX model is, and what it would be as a teacher."""
     from edgekd import inspect as inspection
 
-    found = inspection.inspect_model(model, input_shape=_shape(input_shape))
+    found = inspection.inspect_model(model, input_shape=flags.shape(input_shape))
     record = {"schema": inspection.SCHEMA, **found.model_dump(mode="json")}
     terminal.show(record, terminal.table(inspection.rows(found)), as_json=json)
 
 
 @app.command()
 def distill(
-    teacher: Annotated[Path, typer.Argument(help="ONNX file of an image classifier.")],
+    teachers: Annotated[
+        list[str],
+        typer.Argument(
+            metavar="TEACHER...",
+            help="An ONNX file, http(s)://HOST/v2/models/NAME, or python:module:function. Several are averaged.",
+        ),
+    ],
     method: Annotated[str | None, typer.Option(help="edgekd (if not told) or dafl.")] = None,
     student: Annotated[str | None, typer.Option(help="A name, module:factory, or auto.")] = None,
     width: Annotated[float | None, typer.Option(help="Factor on the student's channels.")] = None,
@@ -188,51 +147,87 @@ def distill(
     mean: Annotated[str | None, typer.Option(metavar="M[,M…]", help="Mean of the input, per channel.")] = None,
     std: Annotated[str | None, typer.Option(metavar="S[,S…]", help="Deviation of the input, per channel.")] = None,
     layout: Annotated[Literal["NCHW", "NHWC"] | None, typer.Option(help="Order of the input's axes.")] = None,
+    access: Annotated[
+        Literal["auto", "gradient", "scores", "labels"] | None,
+        typer.Option(help="How much of the teacher to use; auto (if not told): gradient where there is one."),
+    ] = None,
+    gradient: Annotated[
+        Literal["exact", "estimate"] | None, typer.Option(help="estimate: from answers alone, by finite differences.")
+    ] = None,
+    directions: Annotated[int | None, typer.Option(help="Of an estimate: more questions per generated image.")] = None,
+    coarse: Annotated[int | None, typer.Option(help="Of an estimate: side of squares that move together.")] = None,
+    max_queries: Annotated[int | None, typer.Option(help="Samples to ask about at most; then it stops.")] = None,
+    token_env: Annotated[
+        str | None, typer.Option(metavar="VARIABLE", help="Environment variable that holds the server's bearer token.")
+    ] = None,
+    header: Annotated[
+        list[str] | None, typer.Option(metavar="NAME=VARIABLE", help="HTTP header, its value from the environment.")
+    ] = None,
+    timeout: Annotated[float | None, typer.Option(help="Seconds to wait for a server's answer.")] = None,
+    patience: Annotated[float | None, typer.Option(help="Seconds to go on trying a server that fails.")] = None,
+    batch: Annotated[int | None, typer.Option(help="Samples in one request, at most.")] = None,
+    trust_callable: Annotated[
+        bool, typer.Option("--trust-callable", help="Run the code that python:module:function names.")
+    ] = False,
     json: Json = False,
 ) -> None:
-    """Train a small student from a teacher's answers to generated images."""
+    """Train a small student from the answers of one or more teachers to generated images."""
     from edgekd import run_folder
+    from edgekd.config import Reach, validated
     from edgekd.extras import require_distill
-    from edgekd.teachers.spec import read_spec
 
     if resume and overwrite:
         raise BadSetting("--resume goes on with a run, --overwrite replaces it", allowed="one of them")
-    look: dict[str, Any] = {
-        "input_shape": _shape(input_shape),
-        "input_range": _pair(input_range),
-        "mean": _numbers(mean, "--mean"),
-        "std": _numbers(std, "--std"),
-        "layout": layout,
-    }
-    flags: dict[str, Any] = {"method": method, "student": student, "width": width, "minutes": minutes, "steps": steps}
-    flags |= {"seed": seed, "threads": threads, "recipe": _weights(recipe), **look}
+    told: dict[str, Any] = {"method": method, "student": student, "width": width, "minutes": minutes, "steps": steps}
+    told |= {"seed": seed, "threads": threads, "recipe": flags.pairs(recipe, "--set", "adversary=0.5")}
+    told |= {"input_shape": flags.shape(input_shape), "input_range": flags.bounds(input_range), "layout": layout}
+    told |= {"mean": flags.numbers(mean, "--mean"), "std": flags.numbers(std, "--std")}
+    told |= {"access": access, "gradient": gradient, "directions": directions, "coarse": coarse}
+    told |= {"max_queries": max_queries}
+    wait: dict[str, Any] = {"timeout": timeout, "patience": patience, "batch": batch, "token_env": token_env}
+    wait |= {"headers": flags.pairs(header, "--header", "X-Api-Key=API_KEY"), "trust_callable": trust_callable}
+    reach = validated(Reach, {name: value for name, value in wait.items() if value is not None}, "flags")
     require_distill("distilling")
     from edgekd import distill as distillation
     from edgekd.networks import is_factory
 
-    run = _run_folder(out) if resume or out else run_folder.RunFolder(_new_name(teacher))
-    settings = distillation.resolve_settings(flags, config, run if resume else None)
-    spec = read_spec(teacher, **{name: getattr(settings, name) for name in look})
-    notes = terminal.described(spec), f"writing {run.path}; stop with Ctrl-C, nothing is lost"
+    run = _run_folder(out) if resume or out else run_folder.RunFolder(_new_name(teachers[0]))
+    settings = distillation.resolve_settings(told, config, run if resume else None)
+    own = ["--student", student] if student and is_factory(student) else []
+    again = _command("distill", *teachers, "--out", str(run.path), "--resume", *own, *_reaching(reach))
     try:
-        with terminal.distilling(*notes) as watch:
-            distillation.distill(teacher, settings, run, resume=resume, overwrite=overwrite, watch=watch)
+        with terminal.distilling(f"writing {run.path}; stop with Ctrl-C, nothing is lost") as watch:
+            options: dict[str, Any] = {"resume": resume, "overwrite": overwrite, "watch": watch, "reach": reach}
+            distillation.distill(teachers, settings, run, **options)
     except KeyboardInterrupt:
-        own = f" --student {quote(student)}" if student and ":" in student else ""
-        again = f"edgekd distill {quote(str(teacher))} --out {quote(str(run.path))} --resume{own}"
         begun = run.record_file.is_file()
         terminal.note(f"interrupted; go on with: {again}" if begun else "interrupted before the run began")
         raise typer.Exit(terminal.INTERRUPTED) from None
     record = run.record()
+    if record["state"] != "finished":
+        terminal.note(f"go on with: {again} --max-queries MORE")
     done = f"{run.path}: {record['student']['name']} with {record['student']['parameters']:,} parameters"
     trust = " --trust-factory" if is_factory(record["student"]["name"]) else ""
     terminal.show(record, f"{done}; next: edgekd export {quote(str(run.path))} --int8{trust}", as_json=json)
 
 
-def _new_name(teacher: Path) -> Path:
+def _command(*words: str) -> str:
+    """An edgekd command as a shell takes it."""
+    return " ".join(("edgekd", *map(quote, words)))
+
+
+def _reaching(reach: Reach) -> list[str]:
+    """What has to be said again to reach the teachers of a run: its record holds none of it."""
+    named = ["--token-env", reach.token_env] if reach.token_env else []
+    named += [word for name, variable in reach.headers.items() for word in ("--header", f"{name}={variable}")]
+    return [*named, "--trust-callable"] if reach.trust_callable else named
+
+
+def _new_name(teacher: str) -> Path:
     from edgekd.run_folder import RUNS
 
-    return RUNS / f"{teacher.stem}-{datetime.now().astimezone():%Y%m%d-%H%M%S}"
+    stem = Path(teacher).stem if Path(teacher).suffix == ".onnx" else re.split(r"[/:]", teacher.rstrip("/"))[-1]
+    return RUNS / f"{re.sub(r'[^A-Za-z0-9._-]', '-', stem)}-{datetime.now().astimezone():%Y%m%d-%H%M%S}"
 
 
 @app.command()
@@ -272,7 +267,7 @@ def bench(
     from edgekd import bench as benching
     from edgekd.config import load_target
 
-    device, shape = load_target(target), _shape(input_shape)
+    device, shape = load_target(target), flags.shape(input_shape)
     if model := _as_model(subject):
         models = {"teacher": teacher, "student": model} if teacher else {model.stem: model}
         with terminal.measuring() as watch:
@@ -305,7 +300,7 @@ def evaluate(
 
     if data is None:
         raise BadSetting("missing", where="--data", allowed="an .npz with images and labels")
-    model, stated = _as_model(subject), _pair(input_range)
+    model, stated = _as_model(subject), flags.bounds(input_range)
     if model is not None and not RunFolder(model.parent).record_file.is_file():
         low, high = stated or evaluation.input_range(model)
         records = {model.name: evaluation.evaluate(model, data, teacher=teacher, low=low, high=high)}
@@ -340,10 +335,10 @@ def gate(
     json: Json = False,
 ) -> None:
     """Hold a model against a budget; exit 1 when it is broken."""
-    flags = {name: value for name, value in locals().items() if name.startswith(("max_", "min_"))}
+    limited = {name: value for name, value in locals().items() if name.startswith(("max_", "min_"))}
     from edgekd import gate as gating
 
-    limits = gating.read_budget(budget, flags)
+    limits = gating.read_budget(budget, limited)
     held = gating.check(_as_model(subject) or _run_folder(subject), limits, model)
     broken = [verdict.metric for verdict in held if not verdict.ok]
     record = {

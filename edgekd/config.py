@@ -88,6 +88,17 @@ class DistillSettings(Record):
     mean: tuple[float, ...] | None = None
     std: tuple[float, ...] | None = None
     layout: Literal["NCHW", "NHWC"] | None = None
+    access: Literal["auto", "gradient", "scores", "labels"] = Field(
+        default="auto", description="how much of the teacher is used; auto: gradient where there is one, else scores"
+    )
+    gradient: Literal["exact", "estimate"] = Field(
+        default="exact", description="estimate: by finite differences, from answers alone"
+    )
+    directions: int = Field(default=8, ge=1, description="of an estimate: more questions about each generated image")
+    coarse: int = Field(default=1, ge=1, description="of an estimate: side of the squares of pixels that move together")
+    max_queries: int | None = Field(
+        default=None, ge=1, description="samples to ask a query-only teacher about, at most; may grow on resume"
+    )
 
     @model_validator(mode="after")
     def _one_clock(self) -> DistillSettings:
@@ -96,6 +107,20 @@ class DistillSettings(Record):
         if self.input_range is not None and self.input_range[0] >= self.input_range[1]:
             raise ValueError("input_range must be LOW,HIGH with LOW below HIGH")
         return self
+
+
+class Reach(Record):
+    """How teachers outside this process may be reached. It is no part of a run's record: say it again on resume.
+
+    It names secrets and holds none: `token_env` and `headers` are names of environment variables.
+    """
+
+    token_env: str | None = Field(default=None, description="variable whose value goes into Authorization: Bearer")
+    headers: dict[str, str] = Field(default={}, description="HTTP header to the variable that holds its value")
+    timeout: float = Field(default=60.0, gt=0, description="seconds to wait for one answer")
+    patience: float = Field(default=120.0, ge=0, description="seconds to go on trying while a server does not answer")
+    batch: int | None = Field(default=None, ge=1, description="samples in one request, at most")
+    trust_callable: bool = Field(default=False, description="run the code that python:module:function names")
 
 
 # ---------------------------------------------------------------------------------------------------- devices

@@ -1,4 +1,4 @@
-"""Distillation without data: the one loop, from a teacher's ONNX file to a run folder.
+"""Distillation without data: the one loop, from one or more teachers to a run folder.
 
 It never sees labelled data, and no figure of accuracy decides anything here: the last state is the result.
 """
@@ -6,17 +6,13 @@ It never sees labelled data, and no figure of accuracy decides anything here: th
 from __future__ import annotations
 
 import json
-import os
-import platform
-import shutil
 import signal
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from datetime import UTC, datetime
-from importlib.metadata import version
 from pathlib import Path
 from shlex import quote
 from typing import Any
@@ -25,24 +21,28 @@ import numpy as np
 import safetensors.torch
 import torch
 
-from edgekd import __version__, onnx_file
-from edgekd.config import DistillSettings, validated
-from edgekd.errors import BadRun, BadSetting, EdgekdError
-from edgekd.networks import Standardized, choose_student, generator_of, is_factory, parameters, student_of
+from edgekd.config import DistillSettings, Reach, validated
+from edgekd.errors import BadRun, BadSetting, EdgekdError, OutOfQueries
+from edgekd.networks import Standardized, generator_of, is_factory, student_of
 from edgekd.objectives import find_method
-from edgekd.run_folder import SCHEMA, HeldOut, RunFolder, atomic, write_json
+from edgekd.provenance import check_same, cut_metrics, described_again, discard, new_record
+from edgekd.run_folder import HeldOut, RunFolder, atomic, write_json
 from edgekd.shipped import read_toml
 from edgekd.synthesis.bank import from_codes
 from edgekd.synthesis.grid import write_grid
 from edgekd.synthesis.losses import class_entropy
 from edgekd.teachers import Signal, require
-from edgekd.teachers.graph import GraphTeacher
-from edgekd.teachers.spec import TeacherSpec, read_spec
+from edgekd.teachers.asked import AskedTeacher
+from edgekd.teachers.ledger import Ledger
+from edgekd.teachers.open import Named, Opened, opened_teachers
+from edgekd.teachers.spec import Interface
 from edgekd.training import Training, mean_logits
 
 DEFAULT_MINUTES = 3.8
 LOG_SECONDS, CHECKPOINT_SECONDS, GRIDS = 1.0, 30.0, 10
 PRIOR_SHARE = 0.1
+PRIOR_QUERIES = 0.5
+"""What procedural images may take at most, of the time and of the queries; the rest belongs to the generator."""
 
 
 @dataclass(frozen=True)
@@ -72,7 +72,7 @@ Stop = Callable[[], bool]
 
 
 def distill(
-    teacher: Path,
+    teachers: Named | Sequence[Named],
     settings: DistillSettings,
     run: RunFolder,
     *,
@@ -80,68 +80,97 @@ def distill(
     overwrite: bool = False,
     watch: Watch = lambda _: None,
     checkpoint_seconds: float = CHECKPOINT_SECONDS,
+    reach: Reach | None = None,
 ) -> None:
-    """Distil one ONNX teacher into a student, into a run folder.
+    """Distil one or more teachers into a student, into a run folder.
 
     A run of `--steps` is reproducible: killed at any moment and resumed, it ends bitwise where an uninterrupted run on
     the same machine ends. A run of `--minutes` follows the clock, and so differs from run to run.
 
+    A run whose `max_queries` are used up ends like an interrupted one: before the round that would be one too many,
+    with the last state written. It can be exported, and resumed with more.
+
     Args:
-        teacher: the ONNX file.
+        teachers: ONNX files, URLs of models behind the Open Inference Protocol, or `python:module:function`.
         settings: what decides the outcome.
         run: where to write; must not exist, unless resuming or overwriting.
-        resume: go on from the folder's checkpoint; teacher and settings must be those it was started with.
+        resume: go on from the folder's checkpoint; teachers and settings must be those it was started with.
         overwrite: replace an existing run.
         watch: told of progress about once a second.
         checkpoint_seconds: time between checkpoints; the last state is always written.
+        reach: credentials and patience for teachers outside this process.
 
     Raises:
-        BadModel, BadSetting, BadRun, UnknownName: nothing has been written.
-        EdgekdError: the disk is full, or training diverged; the last checkpoint is kept.
+        BadModel, BadSetting, BadRun, UnknownName, CannotLoad: nothing has been written.
+        EdgekdError: the disk is full, a teacher stopped answering, or training diverged; the last checkpoint is kept.
         KeyboardInterrupt: passed on after a checkpoint was written.
     """
-    spec = read_spec(
-        *(teacher,),
-        **{name: getattr(settings, name) for name in ("input_shape", "input_range", "mean", "std", "layout")},
-    )
     run.check_writable()
     if run.path.exists() and not (resume or overwrite):
         hint = "choose another --out, or go on with --resume, or replace it with --overwrite"
         raise BadRun("the run folder exists already", where=run.path, hint=hint)
     if settings.threads:
         torch.set_num_threads(settings.threads)
+    ledger = Ledger(run.ledger_file, settings.max_queries)
+    names = [teachers] if isinstance(teachers, str | Path) else list(teachers)
+    before = run.record() if resume else None
+    with opened_teachers(names, settings, ledger, reach or Reach(), described_again(before)) as opened:
+        training, record = _prepared(opened, settings, run, before)
+        if overwrite and run.path.exists():
+            discard(run, opened)
+        if resume:
+            _take_up(training, run)
+        with _recorded(run, record, training, ledger, watch), _stop_asked() as stop:
+            _tell_of_teachers(opened, settings, watch)
+            _count_probes(opened, ledger, resume)
+            clock = _Clock(training, settings)
+            _ask_about_prior(training, clock, run, ledger, watch, stop)
+            _loop(training, clock, run, ledger, watch, stop, checkpoint_seconds)
+            _finish(training, run)
+            if clock.fraction() < 1 or not training.step:
+                raise OutOfQueries(ledger.asked, ledger.limit or 0)
+
+
+def _prepared(
+    opened: Sequence[Opened], settings: DistillSettings, run: RunFolder, before: dict[str, Any] | None
+) -> tuple[Training, dict[str, Any]]:
+    """The training at its beginning and the record of the run, of teachers that fit the method and the run so far."""
     objective = find_method(settings.method).objective(settings.recipe)
-    source = GraphTeacher(spec)
-    require(source, objective.needs, f"method {settings.method}")
-    record = run.record() if resume else _new_record(source, settings)
-    if resume:
-        _check_same(run, record, spec, settings)
+    for one in opened:
+        require(one.teacher, objective.needs, f"method {settings.method}", one.why)
+    record = check_same(run, before, opened, settings) if before else new_record(opened, settings)
     torch.manual_seed(settings.seed)  # here, so that a run begun again draws what it drew the first time
-    student = _checked(student_of(record), spec)
-    training = Training([source], student, generator_of(record), objective, settings.recipe)
-    if overwrite and run.path.exists():
-        _discard(run, spec)
-    if resume:
-        _take_up(training, run)
-    with _recorded(run, record, training), _stop_asked() as stop:
-        _tell_what_is_missing(source, settings, watch)
-        clock = _Clock(training, settings)
-        _ask_about_prior(training, clock, run, watch, stop)
-        _loop(training, clock, run, watch, stop, checkpoint_seconds)
-        _finish(training, run)
+    student = _checked(student_of(record), opened[0].teacher.spec)
+    teachers = [one.teacher for one in opened]
+    return Training(teachers, student, generator_of(record), objective, settings.recipe), record
 
 
-def _tell_what_is_missing(teacher: GraphTeacher, settings: DistillSettings, watch: Watch) -> None:
-    if settings.recipe.statistics and Signal.STATISTICS not in teacher.signals:
+def _tell_of_teachers(opened: Sequence[Opened], settings: DistillSettings, watch: Watch) -> None:
+    for line in (line for one in opened for line in one.notes):
+        _say(watch, line)
+    if settings.recipe.statistics and not all(Signal.STATISTICS in one.teacher.signals for one in opened):
         _say(watch, "the teacher holds no batch-norm statistics, so that term is left out: expect a weaker student")
 
 
-def _ask_about_prior(training: Training, clock: _Clock, run: RunFolder, watch: Watch, stop: Stop) -> None:
-    """Ask the teachers about the procedural images; the time it takes counts, and is a tenth of the whole at most."""
+def _count_probes(opened: Sequence[Opened], ledger: Ledger, resume: bool) -> None:
+    """Enter what was asked before there was a ledger; a resumed run asked nothing."""
+    for one in (one.teacher for one in opened if not resume):
+        if isinstance(one, AskedTeacher) and one.source.probed:
+            ledger.spend(one.source, one.source.probed)
+
+
+def _ask_about_prior(
+    training: Training, clock: _Clock, run: RunFolder, ledger: Ledger, watch: Watch, stop: Stop
+) -> None:
+    """Ask the teachers about the procedural images.
+
+    The time it takes counts, and is a tenth of the whole at most; half of the queries at most, if those are limited.
+    """
     missing = len(training.prior.codes) - len(training.prior)
     if missing:
         _say(watch, f"asking the teacher about {missing:,} procedural images")
-    while clock.fraction() < PRIOR_SHARE or not len(training.prior):
+    most = (ledger.limit or 0) * PRIOR_QUERIES
+    while (clock.fraction() < PRIOR_SHARE and (not most or ledger.asked < most)) or not len(training.prior):
         if not training.ask_about_prior():
             break
         training.seconds = clock.seconds()
@@ -155,13 +184,20 @@ def _say(watch: Watch, message: str) -> None:
 
 
 def _loop(
-    training: Training, clock: _Clock, run: RunFolder, watch: Watch, stop: Stop, checkpoint_seconds: float
+    training: Training,
+    clock: _Clock,
+    run: RunFolder,
+    ledger: Ledger,
+    watch: Watch,
+    stop: Stop,
+    checkpoint_seconds: float,
 ) -> None:
-    """Generator steps, student steps, log, checkpoint; until the time or the steps are used up, one round at least."""
+    """Generator steps, student steps, log, checkpoint; until time, steps or queries are used up, one round at least."""
     recipe = training.recipe
     journal = _Journal(training, run, watch)
     saved = time.monotonic()
-    while (fraction := clock.fraction()) < 1 or not training.step:
+    ledger.begin_rounds()
+    while ((fraction := clock.fraction()) < 1 or not training.step) and ledger.affords_a_round():
         training.set_rates(fraction)
         terms: dict[str, float] = {}
         for _ in range(recipe.generator_steps):
@@ -260,55 +296,7 @@ class _Journal:
 # ------------------------------------------------------------------------------------------------ what is on disk
 
 
-def _new_record(teacher: GraphTeacher, settings: DistillSettings) -> dict[str, Any]:
-    spec, model = teacher.spec, onnx_file.load(teacher.spec.path)
-    shape = (spec.channels, spec.height, spec.width)
-    count = onnx_file.parameters(model)
-    name, width = choose_student(settings.student, settings.width, shape, spec.classes, count)
-    record: dict[str, Any] = {
-        "schema": SCHEMA,
-        "started": datetime.now(UTC).isoformat(timespec="microseconds"),
-        "finished": None,
-        "state": "running",
-        "tool": {"name": "edgekd", "version": __version__},
-        "teacher": _described(spec) | {"bytes": onnx_file.size(spec.path), "parameters": count},
-        "student": {"name": name, "width": width},
-        "generator": {
-            "latent": settings.recipe.latent,
-            "width": settings.recipe.generator_width,
-            "soft_output": settings.recipe.soft_output,
-        },
-        "signals": sorted(teacher.signals),
-        "settings": settings.model_dump(mode="json"),
-        "versions": {p: version(p) for p in ("torch", "onnx", "numpy")} | {"python": platform.python_version()},
-        "host": {"system": platform.platform(), "cores": os.cpu_count(), "threads": torch.get_num_threads()},
-        "progress": {"step": 0, "seconds": 0.0, "images": 0},
-    }
-    record["student"]["parameters"] = parameters(student_of(record))
-    record["generator"]["parameters"] = parameters(generator_of(record))
-    return record
-
-
-def _described(spec: TeacherSpec) -> dict[str, Any]:
-    return asdict(spec) | {"path": str(spec.path.resolve())}
-
-
-def _check_same(run: RunFolder, record: Mapping[str, Any], spec: TeacherSpec, settings: DistillSettings) -> None:
-    """Refuse to go on with another teacher or other settings than the run was started with."""
-    if record["teacher"]["sha256"] != spec.sha256:
-        raise BadRun(f"it was started with another teacher ({record['teacher']['path']})", where=run.path)
-    before, now = record["settings"], settings.model_dump(mode="json")
-    different = [f"{key} {before.get(key)} -> {now[key]}" for key in now if before.get(key) != now[key]]
-    if different:
-        hint = "resume with the same settings, or start another run"
-        raise BadRun(f"it was started with other settings ({', '.join(different)})", where=run.path, hint=hint)
-    if record["state"] == "finished":
-        raise BadRun(
-            "it is finished already", where=run.path, hint=f"go on with: edgekd export {quote(str(run.path))} --int8"
-        )
-
-
-def _checked(student: Standardized, spec: TeacherSpec) -> Standardized:
+def _checked(student: Standardized, spec: Interface) -> Standardized:
     """Try a student on two images, before anything is written: it may be the user's own.
 
     Raises:
@@ -326,15 +314,6 @@ def _checked(student: Standardized, spec: TeacherSpec) -> Standardized:
     return student
 
 
-def _discard(run: RunFolder, spec: TeacherSpec) -> None:
-    """Remove a run that is to be overwritten, and nothing that is not a run."""
-    if not run.record_file.is_file() and any(run.path.iterdir()):
-        raise BadRun("not a run folder: it is left untouched", where=run.path, hint="choose another --out")
-    if spec.path.resolve().is_relative_to(run.path.resolve()):
-        raise BadRun("the teacher lies in the run that is to be replaced", where=run.path, hint="move it first")
-    shutil.rmtree(run.path)
-
-
 def _take_up(training: Training, run: RunFolder) -> None:
     """Go on from the checkpoint; a run that was killed before its first one starts from its beginning."""
     for leftover in run.path.rglob(".*.??????*"):  # what `atomic` was writing when the run was killed
@@ -342,35 +321,33 @@ def _take_up(training: Training, run: RunFolder) -> None:
             leftover.unlink()
     if run.checkpoint_file.is_file():
         training.restore(run.checkpoint_file)
-    _cut_metrics(run, training.step)
-
-
-def _cut_metrics(run: RunFolder, step: int) -> None:
-    """Drop the lines that a killed run wrote after its last checkpoint."""
-    if not run.metrics_file.is_file():
-        return
-    lines = run.metrics_file.read_text(encoding="utf-8").splitlines()
-    kept = [line for line in lines if line.endswith("}") and json.loads(line)["step"] <= step]
-    with atomic(run.metrics_file) as file:
-        file.write("".join(line + "\n" for line in kept).encode())
+    cut_metrics(run, training.step)
 
 
 @contextmanager
-def _recorded(run: RunFolder, record: dict[str, Any], training: Training) -> Iterator[None]:
+def _recorded(
+    run: RunFolder, record: dict[str, Any], training: Training, ledger: Ledger, watch: Watch
+) -> Iterator[None]:
     """Keep run.json true: running, then finished, interrupted or failed."""
     write_json(run.record_file, record | {"state": "running"})
     _save(training, run)
-    state = "failed"
+    state, stopped = "failed", None
     try:
         yield
         state = "finished"
     except KeyboardInterrupt:
         state = "interrupted"
         raise
+    except OutOfQueries as error:
+        state, stopped = "interrupted", str(error)
+        _say(watch, f"stopped: {stopped}")
     finally:
         finished = datetime.now(UTC).isoformat(timespec="microseconds") if state == "finished" else None
-        ended = {"state": state, "finished": finished, "progress": _counted(training)}
-        write_json(run.record_file, record | ended)
+        counted = ledger.path.is_file()  # where a gradient is at hand, nothing is
+        queries = {"asked": ledger.asked, "limit": ledger.limit} if counted else None
+        ended = {"state": state, "finished": finished, "stopped": stopped, "queries": queries}
+        ledger.close()
+        write_json(run.record_file, record | ended | {"progress": _counted(training)})
 
 
 def _counted(training: Training) -> dict[str, float]:
@@ -389,6 +366,8 @@ def _save(training: Training, run: RunFolder) -> None:
 def _finish(training: Training, run: RunFolder) -> None:
     """The last state, and the held-out images with the teachers' answers in full precision."""
     _save(training, run)
+    if not len(training.held_out):
+        return
     codes, stored = training.held_out.in_order()
     write_grid(run.samples / "final.png", codes, stored)
     images = from_codes(codes, training.low, training.high)

@@ -7,7 +7,8 @@
     │   ├── BadData            labelled or unlabelled samples
     │   ├── BadRun             a run folder: missing, unfinished, of another teacher, there already
     │   └── UnknownName        no target, recipe, student or metric of that name
-    └── CannotLoad         3   fine in itself, but not loadable or measurable on this machine
+    ├── CannotLoad         3   fine in itself, but not loadable or measurable on this machine
+    └── OutOfQueries           the limit on questions to the teachers is reached; the run can be resumed
 
 A message is one line that says what is wrong, where, what is allowed and what to do next. Anything else that reaches
 the user is a bug.
@@ -76,3 +77,17 @@ class CannotLoad(EdgekdError):
     """Fine in itself, but this machine cannot load or measure it."""
 
     exit_code = 3
+
+
+class OutOfQueries(EdgekdError):
+    """The limit on samples asked of the teachers is reached. Nothing is lost: a run that meets it ends like an
+    interrupted one.
+
+    Args:
+        asked: how many were asked about so far.
+        limit: how many may be.
+    """
+
+    def __init__(self, asked: int, limit: int) -> None:
+        super().__init__(f"{asked:,} of {limit:,} queries are used", where="--max-queries", hint="allow more of them")
+        self.asked, self.limit = asked, limit

@@ -18,8 +18,13 @@ Floats = NDArray[np.float32]
 _BATCH = 256
 
 
-def open_session(path: Path, threads: int = 1) -> onnxruntime.InferenceSession:
+def open_session(path: Path, threads: int = 1, *, graph: bytes | None = None) -> onnxruntime.InferenceSession:
     """A session on the CPU, quiet on stderr, with one or more threads.
+
+    Args:
+        path: the file.
+        threads: of one operator.
+        graph: what to load instead, where the file was changed in memory.
 
     Raises:
         CannotLoad: ONNX Runtime refuses the file.
@@ -28,7 +33,7 @@ def open_session(path: Path, threads: int = 1) -> onnxruntime.InferenceSession:
     options.intra_op_num_threads, options.inter_op_num_threads = threads, 1
     options.log_severity_level = 4  # what goes wrong is said once, by the exception
     try:
-        return onnxruntime.InferenceSession(Path(path), options, providers=["CPUExecutionProvider"])
+        return onnxruntime.InferenceSession(graph or Path(path), options, providers=["CPUExecutionProvider"])
     except Exception as error:
         raise CannotLoad(f"ONNX Runtime cannot load it: {first_line(error)}", where=path) from error
 

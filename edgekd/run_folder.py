@@ -5,6 +5,7 @@
     checkpoint.pt          last state, to resume from
     student.safetensors    weights            student.onnx   student.int8.onnx
     generator.safetensors  weights            generator.onnx
+    ledger.sqlite          what a query-only teacher was asked and what it answered; grows across resumptions
     samples/               held_out.npz (uint8 images, teacher logits), grids of generated images as PNG
     export.json  bench.json  evaluation.json
 
@@ -146,8 +147,8 @@ class _Facts(BaseModel):
 class _Teacher(_Facts):
     path: str
     sha256: str
-    bytes: Count
-    parameters: int
+    bytes: Count | None  # none where the teacher is no file
+    parameters: int | None
     input_name: str
     channels: Count
     height: Count
@@ -191,6 +192,7 @@ class RunFolder:
         self.record_file = self.path / "run.json"
         self.metrics_file = self.path / "metrics.jsonl"
         self.checkpoint_file = self.path / "checkpoint.pt"
+        self.ledger_file = self.path / "ledger.sqlite"
         self.student_weights = self.path / "student.safetensors"
         self.generator_weights = self.path / "generator.safetensors"
         self.student_onnx = self.path / "student.onnx"

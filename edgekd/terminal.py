@@ -24,7 +24,6 @@ from edgekd.errors import EdgekdError
 if TYPE_CHECKING:
     from edgekd.bench import Progress as BenchProgress
     from edgekd.distill import Progress
-    from edgekd.teachers.spec import TeacherSpec
 
 UsageError: type[typer.BadParameter] = typer.BadParameter.__bases__[0]
 """Click's UsageError; Typer carries its own click in some versions and does not export the name."""
@@ -115,22 +114,6 @@ def table(rows: Sequence[Sequence[str]], headers: Sequence[str] = ()) -> str:
     from tabulate import tabulate  # noqa: PLC0415 - `edgekd --help` draws no table
 
     return tabulate(rows, headers, tablefmt="simple" if headers else "plain", disable_numparse=True)
-
-
-def described(spec: TeacherSpec) -> str:
-    """What is taken for granted about a teacher, and where it was learned, so that a wrong guess is seen at once."""
-    shape = "x".join(map(str, (spec.channels, spec.height, spec.width)))
-    told = {"graph": "the graph tells", "flag": "you told", "default": "a guess: say --{} if it is wrong"}
-    source = {name: told[value] for name, value in spec.sources.items()}
-    facts = [
-        f"teacher: {shape}, {spec.classes} classes, ends in {spec.ending}",
-        f"layout {spec.layout} ({source['layout'].format('layout')})",
-        f"values in [{spec.low:g}, {spec.high:g}] ({source['range'].format('input-range')})",
-    ]
-    if spec.mean is not None and spec.std is not None:
-        mean, std = (", ".join(f"{value:.4g}" for value in values) for values in (spec.mean, spec.std))
-        facts.append(f"mean {mean}, std {std} ({source['normalization']})")
-    return "; ".join(facts)
 
 
 def exported(record: dict[str, Any]) -> str:

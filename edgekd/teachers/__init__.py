@@ -16,7 +16,7 @@ from edgekd.errors import BadModel
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from edgekd.teachers.spec import TeacherSpec
+    from edgekd.teachers.spec import Interface
 
 
 class Signal(StrEnum):
@@ -57,14 +57,22 @@ class Answer:
 class Teacher(Protocol):
     """Answers images `[N, C, H, W]` in the value range of its spec."""
 
-    spec: TeacherSpec
-    signals: frozenset[Signal]
+    @property
+    def spec(self) -> Interface: ...
+
+    @property
+    def signals(self) -> frozenset[Signal]: ...
 
     def __call__(self, images: Tensor) -> Answer: ...
 
 
-def require(teacher: Teacher, needs: Iterable[Signal], who: str) -> None:
+def require(teacher: Teacher, needs: Iterable[Signal], who: str, why: str = "") -> None:
     """Check, before any training, that a teacher offers every signal an objective needs.
+
+    Args:
+        teacher, needs: what is offered and what is asked for.
+        who: needs it.
+        why: what kept the teacher from offering more.
 
     Raises:
         BadModel: names what is missing.
@@ -72,4 +80,8 @@ def require(teacher: Teacher, needs: Iterable[Signal], who: str) -> None:
     missing = sorted(set(needs) - teacher.signals)
     if missing:
         offered = ", ".join(sorted(teacher.signals))
-        raise BadModel(f"{who} needs {', '.join(missing)}, this teacher offers only {offered}", where=teacher.spec.path)
+        what = f"{who} needs {', '.join(missing)}, this teacher offers only {offered}"
+        estimable = Signal.GRADIENT in missing and Signal.SCORES in teacher.signals
+        cure = "--gradient estimate makes one from more questions" if estimable else ""
+        hint = "; ".join(filter(None, (why, cure)))
+        raise BadModel(what, where=teacher.spec.name, hint=hint)

@@ -1,0 +1,122 @@
+"""What a run's record says it was made from, and whether a run may go on from it or be replaced.
+
+It reads and writes the record's facts; when to do so is the loop's business, in `distill`.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import platform
+import shutil
+from collections.abc import Mapping, Sequence
+from datetime import UTC, datetime
+from importlib.metadata import version
+from shlex import quote
+from typing import Any
+
+import torch
+
+from edgekd import __version__
+from edgekd.config import DistillSettings
+from edgekd.errors import BadRun
+from edgekd.networks import choose_student, generator_of, parameters, student_of
+from edgekd.run_folder import SCHEMA, RunFolder, atomic
+from edgekd.teachers.open import Known, Opened
+
+UNBOUND = ("max_queries",)
+"""Settings that a resumed run may change: they say when to stop, not what comes out."""
+
+
+def new_record(opened: Sequence[Opened], settings: DistillSettings) -> dict[str, Any]:
+    """The contents of run.json for a run that begins.
+
+    `teacher` is the first one, which decides about the student; `more_teachers` are the others.
+    """
+    first = opened[0].teacher.spec
+    shape = (first.channels, first.height, first.width)
+    count = opened[0].facts["parameters"]
+    # Without a teacher's size there is nothing to take a quarter of.
+    wanted = settings.student if count or settings.student != "auto" else "cnn-small"
+    name, width = choose_student(wanted, settings.width, shape, first.classes, count or 0)
+    record: dict[str, Any] = {
+        "schema": SCHEMA,
+        "started": datetime.now(UTC).isoformat(timespec="microseconds"),
+        "finished": None,
+        "state": "running",
+        "tool": {"name": "edgekd", "version": __version__},
+        "teacher": opened[0].facts,
+        "more_teachers": [one.facts for one in opened[1:]],
+        "student": {"name": name, "width": width},
+        "generator": {
+            "latent": settings.recipe.latent,
+            "width": settings.recipe.generator_width,
+            "soft_output": settings.recipe.soft_output,
+        },
+        "signals": sorted(frozenset.intersection(*(one.teacher.signals for one in opened))),
+        "settings": settings.model_dump(mode="json"),
+        "versions": {p: version(p) for p in ("torch", "onnx", "numpy")} | {"python": platform.python_version()},
+        "host": {"system": platform.platform(), "cores": os.cpu_count(), "threads": torch.get_num_threads()},
+        "progress": {"step": 0, "seconds": 0.0, "images": 0},
+    }
+    record["student"]["parameters"] = parameters(student_of(record))
+    record["generator"]["parameters"] = parameters(generator_of(record))
+    return record
+
+
+def described_again(record: Mapping[str, Any] | None) -> list[Known]:
+    """What a record tells of each of its teachers; nothing without a record."""
+    return [record["teacher"], *record.get("more_teachers", [])] if record is not None else []
+
+
+def check_same(
+    run: RunFolder, record: dict[str, Any], opened: Sequence[Opened], settings: DistillSettings
+) -> dict[str, Any]:
+    """The record of a run that goes on, with the settings that may change.
+
+    Raises:
+        BadRun: other teachers or other settings than the run was started with, or it is finished.
+    """
+    before, now = described_again(record), [one.facts for one in opened]
+    if len(before) != len(now):
+        raise BadRun(f"it was started with {len(before)} teachers, not {len(now)}", where=run.path)
+    for then, one in zip(before, now, strict=True):
+        if then["sha256"] != one["sha256"]:
+            raise BadRun(f"it was started with another teacher ({then['path']})", where=run.path)
+        if then.get("access", one["access"]) != one["access"]:
+            what = f"it had access {then['access']} to {then['path']}, now {one['access']}"
+            raise BadRun(what, where=run.path, hint=f"say --access {then['access']}")
+    stored, told = record["settings"], settings.model_dump(mode="json")
+    bound = [key for key in told if key not in UNBOUND]
+    defaults = {name: field.default for name, field in DistillSettings.model_fields.items()}
+    different = [f"{k} {stored.get(k)} -> {told[k]}" for k in bound if stored.get(k, defaults[k]) != told[k]]
+    if different:
+        hint = "resume with the same settings, or start another run"
+        raise BadRun(f"it was started with other settings ({', '.join(different)})", where=run.path, hint=hint)
+    if record["state"] == "finished":
+        hint = f"go on with: edgekd export {quote(str(run.path))} --int8"
+        raise BadRun("it is finished already", where=run.path, hint=hint)
+    return record | {"settings": told}
+
+
+def discard(run: RunFolder, opened: Sequence[Opened]) -> None:
+    """Remove a run that is to be overwritten, and nothing that is not a run.
+
+    Raises:
+        BadRun: it is no run, or a teacher lies in it.
+    """
+    if not run.record_file.is_file() and any(run.path.iterdir()):
+        raise BadRun("not a run folder: it is left untouched", where=run.path, hint="choose another --out")
+    if any(one.path is not None and one.path.resolve().is_relative_to(run.path.resolve()) for one in opened):
+        raise BadRun("the teacher lies in the run that is to be replaced", where=run.path, hint="move it first")
+    shutil.rmtree(run.path)
+
+
+def cut_metrics(run: RunFolder, step: int) -> None:
+    """Drop the lines that a killed run wrote after its last checkpoint."""
+    if not run.metrics_file.is_file():
+        return
+    lines = run.metrics_file.read_text(encoding="utf-8").splitlines()
+    kept = [line for line in lines if line.endswith("}") and json.loads(line)["step"] <= step]
+    with atomic(run.metrics_file) as file:
+        file.write("".join(line + "\n" for line in kept).encode())

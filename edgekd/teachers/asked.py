@@ -1,0 +1,44 @@
+"""A source as a teacher: the one place where what is only asked meets torch.
+
+The answers come through the ledger, so that each is counted, kept and paid for once. Images are rounded to 8 bits
+before they are asked about, which all images in edgekd are anyway: the question is then its bytes, the same whether it
+comes fresh from a generator or back from a bank.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from edgekd.teachers import Answer, Signal
+from edgekd.teachers.estimate import Directions, estimated
+from edgekd.teachers.ledger import Ledger
+from edgekd.teachers.source import LabelsOnly, Source
+
+
+class AskedTeacher:
+    """The `scores` and `labels` access levels.
+
+    Args:
+        source: what is asked.
+        ledger: of the run.
+        directions: how a gradient is estimated; without it there is none.
+    """
+
+    def __init__(self, source: Source, ledger: Ledger, directions: Directions | None = None) -> None:
+        self.source, self.ledger, self.directions = source, ledger, directions
+        self.spec = source.spec
+        self.signals = frozenset({Signal.LABELS})
+        self.signals |= set() if isinstance(source, LabelsOnly) else {Signal.SCORES}
+        self.signals |= {Signal.GRADIENT} if directions else set()
+
+    def __call__(self, images: Tensor) -> Answer:
+        """Answer images `[N, C, H, W]` in the value range of the spec."""
+        if self.directions and images.requires_grad and torch.is_grad_enabled():
+            return Answer(estimated(self._ask, images.float(), self.directions))
+        return Answer(self._ask(images))
+
+    def _ask(self, images: Tensor) -> Tensor:
+        scaled = (images.detach().float() - self.spec.low) * (255 / (self.spec.high - self.spec.low))
+        codes = scaled.round().clamp(0, 255).to(torch.uint8).cpu().contiguous().numpy()
+        return torch.from_numpy(self.ledger.answers(self.source, codes)).to(images.device)

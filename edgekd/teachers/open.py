@@ -1,0 +1,197 @@
+"""From what the user named to a teacher: which kind it is, how much of it may be used, and what to say about that.
+
+A name with `://` is a server, `python:` is a function, anything else is an ONNX file.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import asdict, dataclass
+from importlib.util import find_spec
+from itertools import zip_longest
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from edgekd import onnx_file
+from edgekd.config import DistillSettings, Reach
+from edgekd.errors import BadModel, BadSetting, CannotLoad, EdgekdError
+from edgekd.teachers import Signal, Teacher
+from edgekd.teachers.asked import AskedTeacher
+from edgekd.teachers.estimate import Directions
+from edgekd.teachers.function import PREFIX, FunctionSource
+from edgekd.teachers.graph import GraphTeacher
+from edgekd.teachers.ledger import Ledger
+from edgekd.teachers.pixels import Stated
+from edgekd.teachers.session import SessionSource
+from edgekd.teachers.source import SURE, LabelsOnly, Source
+from edgekd.teachers.spec import Interface, TeacherSpec, read_spec
+
+Named = str | Path
+Known = Mapping[str, Any]
+"""What the record of an earlier start tells of a teacher, so that it need not be asked again."""
+_ANSWERS = "auto, scores, labels"
+STATED = ("input_shape", "input_range", "mean", "std", "layout")
+
+
+@dataclass(frozen=True)
+class Opened:
+    """One teacher, ready to be asked.
+
+    Attributes:
+        teacher: it.
+        facts: for run.json: its interface, what identifies it, its access level, size and parameters where known.
+        notes: lines for people: what is taken for granted about it, and what its access level allows.
+        why: why it offers no more than it does; "" where nothing was in the way.
+        path: of its file, or None.
+        close: ends a connection, where there is one.
+    """
+
+    teacher: Teacher
+    facts: dict[str, Any]
+    notes: tuple[str, ...]
+    why: str = ""
+    path: Path | None = None
+    close: Callable[[], None] = lambda: None
+
+
+@contextmanager
+def opened_teachers(
+    names: Sequence[Named], settings: DistillSettings, ledger: Ledger, reach: Reach, known: Sequence[Known] = ()
+) -> Iterator[list[Opened]]:
+    """Open what the user named, and close it afterwards.
+
+    Nothing is written; a source that tells nothing of itself is asked about a few images.
+
+    Args:
+        names: ONNX files, URLs, functions.
+        settings: access level, gradient, and what is stated about the images.
+        ledger: of the run.
+        reach: how to reach what is outside this process.
+        known: when resuming, what was recorded of each.
+
+    Raises:
+        BadModel, BadSetting: one of them is no teacher, or two do not fit together.
+        CannotLoad: a server cannot be reached, a file not be loaded.
+    """
+    if not names:
+        raise BadSetting("no teacher", allowed="ONNX files, http(s):// URLs, python:module:function")
+    with ExitStack() as stack:
+        opened = []
+        for name, before in zip_longest(names, known[: len(names)]):
+            opened.append(_open(name, settings, ledger, reach, before or {}))
+            stack.callback(opened[-1].close)
+            _reconcile(opened[0].teacher.spec, opened[-1].teacher.spec)
+        yield opened
+
+
+def _open(name: Named, settings: DistillSettings, ledger: Ledger, reach: Reach, known: Known) -> Opened:
+    text = str(name)
+    if "://" not in text and not text.startswith(PREFIX):
+        return _open_file(Path(name), settings, ledger)
+    if settings.access == "gradient":
+        raise BadSetting("only a file has a graph to differentiate", where="--access gradient", allowed=_ANSWERS)
+    stated = Stated(**{field: getattr(settings, field) for field in STATED})
+    source: Source = (
+        FunctionSource(text, stated, reach, known) if text.startswith(PREFIX) else _endpoint(text, stated, reach, known)
+    )
+    facts = {"path": source.spec.name, "bytes": None, "parameters": None}
+    return asked(source, settings, ledger, facts, "")
+
+
+def _endpoint(url: str, stated: Stated, reach: Reach, known: Known) -> Source:
+    if find_spec("httpx") is None:
+        raise CannotLoad("asking a server needs edgekd[http]", hint="pip install 'edgekd[http]'")
+    from edgekd.teachers.endpoint import EndpointSource  # noqa: PLC0415 - only a server needs httpx
+
+    return EndpointSource(url, stated, reach, known)
+
+
+def _open_file(path: Path, settings: DistillSettings, ledger: Ledger) -> Opened:
+    spec = read_spec(path, **{name: getattr(settings, name) for name in STATED})
+    facts = {"path": str(path.resolve()), "bytes": onnx_file.size(path), "parameters": _parameters(path)}
+    exact = settings.access == "gradient" or (settings.access == "auto" and settings.gradient == "exact")
+    refused: EdgekdError | None = None
+    if exact:
+        try:
+            return _graph(GraphTeacher(spec), settings, facts, path)
+        except BadModel as error:
+            if settings.access == "gradient":
+                raise
+            refused = error
+    try:
+        source = SessionSource(spec, settings.threads or torch.get_num_threads())
+    except EdgekdError:
+        raise refused or BadModel("unreachable") from None
+    why = str(refused).removeprefix(f"{path}: ") if refused else ""
+    return asked(source, settings, ledger, facts, why, path)
+
+
+def _parameters(path: Path) -> int | None:
+    return onnx_file.parameters(onnx_file.load(path)) or None
+
+
+def _graph(teacher: GraphTeacher, settings: DistillSettings, facts: dict[str, Any], path: Path) -> Opened:
+    if settings.max_queries is not None:
+        raise BadSetting("with an exact gradient nothing is counted", where="--max-queries", allowed="--access scores")
+    if settings.gradient == "estimate":
+        raise BadSetting("its exact gradient is at hand", where="--gradient estimate", allowed="with --access scores")
+    extras = {Signal.FEATURES: "features", Signal.STATISTICS: "batch-norm statistics"}
+    offered = ["exact gradients", *(word for signal, word in extras.items() if signal in teacher.signals)]
+    notes = described(teacher.spec), f"access gradient: {', '.join(offered)}"
+    return Opened(teacher, _facts(teacher.spec, "gradient", facts), notes, path=path)
+
+
+def asked(
+    source: Source, settings: DistillSettings, ledger: Ledger, facts: dict[str, Any], why: str, path: Path | None = None
+) -> Opened:
+    """A source as a teacher at the access level of the settings."""
+    labels = settings.access == "labels"
+    estimate = settings.gradient == "estimate"
+    if labels and estimate:
+        what = "labels do not change between neighbouring images, so nothing can be estimated from them"
+        raise BadSetting(what, where="--gradient estimate", allowed="with --access scores")
+    spec = source.spec
+    directions = Directions(settings.directions, settings.coarse, spec.low, spec.high) if estimate else None
+    teacher = AskedTeacher(LabelsOnly(source) if labels else source, ledger, directions)
+    level = "labels" if labels else "scores"
+    told = f"only the label, taken as {SURE:.0%} sure" if labels else "only answers"
+    line = f"access {level}: {told}, each counted and kept in {ledger.path}"
+    if estimate:
+        line += f"; gradient estimated from {settings.directions} more questions about each generated image"
+    reason = (f"no gradient, therefore access {level}: {why}",) if why else ()
+    notes = (described(spec), *reason, line)
+    return Opened(teacher, _facts(spec, level, facts), notes, why, path, source.close)
+
+
+def _facts(spec: Interface, access: str, more: dict[str, Any]) -> dict[str, Any]:
+    return asdict(spec) | {"access": access} | more
+
+
+def _reconcile(first: Interface, other: Interface) -> None:
+    """Refuse teachers that cannot be shown the same images, or do not answer for the same classes."""
+    for field in ("channels", "height", "width", "classes", "low", "high"):
+        one, two = getattr(first, field), getattr(other, field)
+        if one != two:
+            what = f"{field} {two:g}, but {first.name} has {one:g}"
+            hint = "say --input-range for all of them" if field in ("low", "high") else ""
+            raise BadModel(what, where=other.name, allowed="teachers of one input and the same classes", hint=hint)
+
+
+def described(spec: Interface) -> str:
+    """What is taken for granted about a teacher, and where it was learned, so that a wrong guess is seen at once."""
+    shape = "x".join(map(str, (spec.channels, spec.height, spec.width)))
+    who = "the graph tells" if isinstance(spec, TeacherSpec) else "it tells"
+    told = {"graph": who, "flag": "you told", "default": "a guess: say --{} if it is wrong"}
+    source = {name: told[value] for name, value in spec.sources.items()}
+    facts = [
+        f"teacher: {shape}, {spec.classes} classes, ends in {spec.ending}",
+        f"layout {spec.layout} ({source['layout'].format('layout')})",
+        f"values in [{spec.low:g}, {spec.high:g}] ({source['range'].format('input-range')})",
+    ]
+    if spec.mean is not None and spec.std is not None:
+        mean, std = (", ".join(f"{value:.4g}" for value in values) for values in (spec.mean, spec.std))
+        facts.append(f"mean {mean}, std {std} ({source['normalization']})")
+    return "; ".join(facts)

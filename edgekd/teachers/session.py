@@ -1,0 +1,84 @@
+"""The `scores` access level for a file: ONNX Runtime answers, whatever the graph is made of.
+
+Where the graph shows the logits before its Softmax, it is cut there. It gives no gradient.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+
+import numpy as np
+from onnx import ModelProto, ValueInfoProto
+
+from edgekd import inference, onnx_file
+from edgekd.errors import EdgekdError
+from edgekd.teachers.source import Again, Floats, as_logits, checked, ending_of, probes
+from edgekd.teachers.spec import TeacherSpec
+
+BATCH = 64
+"""Images in one run: more is no faster on a CPU, and needs the more memory."""
+
+
+class SessionSource:
+    """An ONNX file that ONNX Runtime loads, of one image input; tree ensembles of `ai.onnx.ml` among them.
+
+    Args:
+        spec: what `read_spec` found in the file.
+        threads: of ONNX Runtime.
+
+    Raises:
+        CannotLoad: ONNX Runtime refuses the file.
+        BadModel: it is no classifier after all.
+    """
+
+    probed = 0  # a file is asked for nothing
+
+    def __init__(self, spec: TeacherSpec, threads: int = 1) -> None:
+        self.spec, self.batch = spec, spec.batch or BATCH
+        model = onnx_file.load(spec.path)
+        cut = _cut(model, spec)
+        self._session = inference.open_session(spec.path, threads, graph=cut)
+        self._output = spec.output_name if cut is None else spec.logits_name
+        self._row = len(self._session.get_inputs()[0].shape) == 2
+        self._ending = spec.ending if cut is None else "logits"
+        if any(node.domain == "ai.onnx.ml" for node in model.graph.node):
+            self._ending = ending_of(self._run(probes(spec)))  # no node of a tree ensemble says that it votes
+            self.spec = dataclasses.replace(spec, ending=self._ending)
+
+    def ask(self, images: Floats, again: Again) -> Floats:  # noqa: ARG002 - asking a file again costs nothing
+        """Logits `[N, K]` of images `[N, C, H, W]`."""
+        return as_logits(self._run(images), self._ending, self.spec.name)
+
+    def close(self) -> None:
+        """Nothing to close."""
+
+    def _run(self, images: Floats) -> Floats:
+        count = len(images)
+        fed = inference.fed(images, self.spec.layout)
+        if self.spec.batch is not None:
+            return np.concatenate(
+                [self._padded(fed[i : i + self.spec.batch]) for i in range(0, count, self.spec.batch)]
+            )
+        return self._answer(fed)
+
+    def _padded(self, part: Floats) -> Floats:
+        missing = (self.spec.batch or len(part)) - len(part)
+        return self._answer(np.concatenate([part, np.repeat(part[-1:], missing, axis=0)]))[: len(part)]
+
+    def _answer(self, fed: Floats) -> Floats:
+        feed = {self.spec.input_name: fed.reshape(len(fed), -1) if self._row else fed}
+        try:
+            answer = np.asarray(self._session.run([self._output], feed)[0])
+        except Exception as error:
+            what = f"ONNX Runtime fails while running it: {onnx_file.first_line(error)}"
+            raise EdgekdError(what, where=self.spec.name) from error
+        return checked(answer.reshape(len(answer), -1), len(fed), self.spec.classes, self.spec.name)
+
+
+def _cut(model: ModelProto, spec: TeacherSpec) -> bytes | None:
+    """The file with its logits for its output; None where they are the output, or are too large to cut in memory."""
+    if spec.logits_name == spec.output_name or onnx_file.size(spec.path) > onnx_file.MAXIMUM_BYTES:
+        return None
+    del model.graph.output[:]
+    model.graph.output.append(ValueInfoProto(name=spec.logits_name))
+    return bytes(model.SerializeToString())

@@ -1,0 +1,214 @@
+"""A teacher that is only asked: numpy images in, numpy scores out, and nothing of torch.
+
+An ONNX Runtime session, a server and a Python function are the same to the rest of edgekd: a `Source`. What its scores
+mean is settled here, once: every source answers logits, whatever it was made of.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from edgekd.errors import BadModel, EdgekdError
+from edgekd.teachers.pixels import NOTHING_DONE, Stated, image_layout, image_shape, pixel_values
+from edgekd.teachers.spec import Interface
+from edgekd.teachers.wiring import Ending
+
+Floats = NDArray[np.float32]
+Codes = NDArray[np.uint8]
+Again = Callable[[int], None]
+"""Told a number of samples whenever they have to be sent once more after they may have been answered and paid for."""
+
+SMALLEST = float(np.finfo(np.float32).eps)
+"""Probabilities below it, and those nearer than it to 1, are taken for it: float32 cannot tell them apart near 1."""
+SURE = 0.9
+"""The probability that the answer of a teacher of labels alone gives to its label; the other classes share the rest."""
+_SUM = 0.01
+"""How far a row of probabilities may be from a sum of one: half precision is that coarse."""
+
+
+class Source(Protocol):
+    """A teacher outside torch.
+
+    Attributes:
+        spec: how it is asked.
+        batch: how many samples it takes at most in one `ask`.
+        probed: samples it was asked about to learn what it is, before any ledger was there to count them.
+    """
+
+    @property
+    def spec(self) -> Interface: ...
+
+    @property
+    def batch(self) -> int: ...
+
+    @property
+    def probed(self) -> int: ...
+
+    def close(self) -> None:
+        """Give back what is open."""
+
+    def ask(self, images: Floats, again: Again) -> Floats:
+        """Logits `[N, K]` of at most `batch` images `[N, C, H, W]` in the range of the spec.
+
+        Raises:
+            EdgekdError: no answer, or none that can be used.
+        """
+
+
+class LabelsOnly:
+    """A source of which only the arg-max is let through.
+
+    The logits are those of a smoothed one-hot: `SURE` for the label, the rest shared by the others. A student cannot
+    learn from an infinite logit, and 0.9 leaves room for labels that are wrong.
+    """
+
+    def __init__(self, source: Source) -> None:
+        self.source, self.spec, self.batch, self.probed = source, source.spec, source.batch, source.probed
+
+    def close(self) -> None:
+        """Close what answers."""
+        self.source.close()
+
+    def ask(self, images: Floats, again: Again) -> Floats:
+        """Smoothed one-hot logits `[N, K]`: `log(SURE / others)` for the label, 0 for the others."""
+        labels = self.source.ask(images, again).argmax(axis=1)
+        gap = np.log(SURE * (self.spec.classes - 1) / (1 - SURE))
+        logits: Floats = (np.eye(self.spec.classes, dtype=np.float32) * np.float32(gap))[labels]
+        return logits
+
+
+def outside(
+    name: str,
+    sha256: str,
+    input_name: str,
+    dims: Sequence[int | None],
+    output_name: str,
+    stated: Stated,
+    known: Mapping[str, Any],
+    where: object,
+) -> Interface:
+    """The interface of a teacher whose graph cannot be seen.
+
+    Args:
+        name, sha256, input_name, output_name: as in `Interface`.
+        dims: of the input `[N, ?, ?, ?]`, None where it is free.
+        stated: what the user says about the images.
+        known: the record of an earlier start: its classes and ending hold. Without one they are 0 and "logits", until
+            `tried` finds out.
+        where: for messages.
+
+    Raises:
+        BadModel, BadSetting: as `image_shape` and `pixel_values`.
+    """
+    layout, layout_source = image_layout(stated.layout, dims)
+    channels, height, width = image_shape(dims, layout, stated.input_shape, where)
+    values = pixel_values(NOTHING_DONE, channels, stated)
+    return Interface(
+        name=name,
+        sha256=sha256,
+        input_name=input_name,
+        channels=channels,
+        height=height,
+        width=width,
+        layout=layout,
+        batch=dims[0],
+        output_name=output_name,
+        ending=known.get("ending", "logits"),
+        classes=known.get("classes", 0),
+        low=values.low,
+        high=values.high,
+        mean=values.mean,
+        std=values.std,
+        sources={"range": values.range_source, "normalization": values.normalization_source, "layout": layout_source},
+    )
+
+
+def tried(spec: Interface, ask: Callable[[Floats, int | None], Floats]) -> tuple[Interface, int]:
+    """Learn from a few images how many classes there are and whether scores are probabilities.
+
+    Args:
+        spec: with the classes that were declared, or 0.
+        ask: images `[N, C, H, W]` and K, if known, to scores.
+
+    Returns:
+        The completed interface, and how many samples were asked about.
+    """
+    images = probes(spec)
+    scores = ask(images, spec.classes or None)
+    return dataclasses.replace(spec, classes=scores.shape[1], ending=ending_of(scores)), len(images)
+
+
+def pixels(codes: Codes, spec: Interface) -> Floats:
+    """float32 images of 8-bit codes: 0 is the low end of the range, 255 the high end."""
+    step = np.float32((spec.high - spec.low) / 255)
+    return (np.float32(spec.low) + codes.astype(np.float32) * step).astype(np.float32)
+
+
+def probes(spec: Interface) -> Floats:
+    """Four images to try a source on: black, white, and noise twice; always the same."""
+    random = np.random.default_rng(0)
+    shape = (4, spec.channels, spec.height, spec.width)
+    codes = random.integers(0, 256, shape, dtype=np.uint8)
+    codes[0], codes[1] = 0, 255
+    return pixels(codes, spec)
+
+
+def checked(answer: NDArray[np.generic], count: int, classes: int | None, name: object) -> Floats:
+    """An answer as float32 `[count, K]`.
+
+    Args:
+        answer: what came back.
+        count: how many samples were asked about.
+        classes: K, or None while it is not known.
+        name: of the teacher, for messages.
+
+    Raises:
+        BadModel: while K is not known: this is no classifier.
+        EdgekdError: later: it answers something else than before, or numbers that are not finite.
+    """
+    expected = f"[{count}, {classes if classes is not None else 'two or more'}]"
+    numeric = answer.dtype.kind in "fiu"
+    shaped = answer.ndim == 2 and len(answer) == count and answer.shape[1] == (classes or answer.shape[1])
+    if not numeric or not shaped or (classes is None and answer.shape[1] < 2):
+        kind = EdgekdError if classes is not None else BadModel
+        what = f"it answers {answer.dtype} of shape {list(answer.shape)} to {count} images"
+        raise kind(what, where=name, allowed=f"scores of shape {expected}")
+    if not np.isfinite(answer).all():
+        rows = int((~np.isfinite(answer)).any(axis=1).sum())
+        raise EdgekdError(f"its answers to {rows} of {count} images are not finite", where=name)
+    return answer.astype(np.float32)
+
+
+def ending_of(answers: Floats) -> Ending:
+    """What a teacher whose graph cannot be seen answers: "softmax" where every row is a distribution, else "logits"."""
+    return "softmax" if _distributions(answers) else "logits"
+
+
+def _distributions(answers: Floats) -> bool:
+    return bool((answers >= 0).all() and (np.abs(answers.sum(axis=1) - 1) <= _SUM).all())
+
+
+def as_logits(scores: Floats, ending: Ending, name: object) -> Floats:
+    """Logits `[N, K]` of what a teacher answers, as far as its ending lets them be recovered.
+
+    A softmax forgets one constant per sample: what comes back is the centred log p. A sigmoid forgets nothing.
+
+    Raises:
+        EdgekdError: scores that such an ending cannot give.
+    """
+    if ending in ("logits", "log_softmax"):
+        return scores
+    outside = (scores < 0) | (scores > 1 + _SUM)
+    if outside.any() or (ending == "softmax" and not _distributions(scores)):
+        raise EdgekdError("it answers numbers that are no probabilities, which it did before", where=name)
+    clipped = np.clip(scores, SMALLEST, 1 - SMALLEST if ending == "sigmoid" else 1)
+    if ending == "sigmoid":
+        return np.log(clipped) - np.log1p(-clipped)
+    logs = np.log(clipped)
+    centred: Floats = logs - logs.mean(axis=1, keepdims=True)
+    return centred
