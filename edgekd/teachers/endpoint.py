@@ -129,6 +129,8 @@ class EndpointSource:
         self._number += 1
         for binary in (True, False) if self._binary is None else (self._binary,):
             headers, body = open_inference.request(self._model.image, name, fed, self._number, binary)
+            if self._binary is None:
+                headers["Connection"] = "close"  # a server that chokes on the trial may drop it without a word
             answer = self._send("POST", f"{self._url}/infer", repeated, self._patience, headers, body)
             if answer.status_code != httpx.codes.OK and binary and self._binary is None:
                 continue  # refused without being worked on: so this server reads JSON only
