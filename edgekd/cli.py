@@ -21,7 +21,6 @@ from edgekd import __version__, flags, shipped, terminal
 from edgekd.errors import BadSetting
 
 if TYPE_CHECKING:
-    from edgekd.config import Reach
     from edgekd.run_folder import RunFolder
 
 app = typer.Typer(
@@ -194,7 +193,7 @@ def distill(
     run = _run_folder(out) if resume or out else run_folder.RunFolder(_new_name(teachers[0]))
     settings = distillation.resolve_settings(told, config, run if resume else None)
     own = ["--student", student] if student and is_factory(student) else []
-    again = _command("distill", *teachers, "--out", str(run.path), "--resume", *own, *_reaching(reach))
+    again = flags.command("distill", *teachers, "--out", str(run.path), "--resume", *own, *flags.reaching(reach))
     try:
         with terminal.distilling(f"writing {run.path}; stop with Ctrl-C, nothing is lost") as watch:
             options: dict[str, Any] = {"resume": resume, "overwrite": overwrite, "watch": watch, "reach": reach}
@@ -209,18 +208,6 @@ def distill(
     done = f"{run.path}: {record['student']['name']} with {record['student']['parameters']:,} parameters"
     trust = " --trust-factory" if is_factory(record["student"]["name"]) else ""
     terminal.show(record, f"{done}; next: edgekd export {quote(str(run.path))} --int8{trust}", as_json=json)
-
-
-def _command(*words: str) -> str:
-    """An edgekd command as a shell takes it."""
-    return " ".join(("edgekd", *map(quote, words)))
-
-
-def _reaching(reach: Reach) -> list[str]:
-    """What has to be said again to reach the teachers of a run: its record holds none of it."""
-    named = ["--token-env", reach.token_env] if reach.token_env else []
-    named += [word for name, variable in reach.headers.items() for word in ("--header", f"{name}={variable}")]
-    return [*named, "--trust-callable"] if reach.trust_callable else named
 
 
 def _new_name(teacher: str) -> Path:

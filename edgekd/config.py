@@ -95,7 +95,7 @@ class DistillSettings(Record):
         default="exact", description="estimate: by finite differences, from answers alone"
     )
     directions: int = Field(default=8, ge=1, description="of an estimate: more questions about each generated image")
-    coarse: int = Field(default=1, ge=1, description="of an estimate: side of the squares of pixels that move together")
+    coarse: int = Field(default=4, ge=1, description="of an estimate: side of the squares of pixels that move together")
     max_queries: int | None = Field(
         default=None, ge=1, description="samples to ask a query-only teacher about, at most; may grow on resume"
     )

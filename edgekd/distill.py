@@ -14,20 +14,19 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
-from shlex import quote
 from typing import Any
 
 import numpy as np
 import safetensors.torch
 import torch
 
-from edgekd.config import DistillSettings, Reach, validated
+from edgekd.config import DistillSettings, Reach
 from edgekd.errors import BadRun, BadSetting, EdgekdError, OutOfQueries
-from edgekd.networks import Standardized, generator_of, is_factory, student_of
+from edgekd.networks import Standardized, generator_of, student_of
 from edgekd.objectives import find_method
 from edgekd.provenance import check_same, cut_metrics, described_again, discard, new_record
 from edgekd.run_folder import HeldOut, RunFolder, atomic, write_json
-from edgekd.shipped import read_toml
+from edgekd.settings import resolve_settings
 from edgekd.synthesis.bank import from_codes
 from edgekd.synthesis.grid import write_grid
 from edgekd.synthesis.losses import class_entropy
@@ -38,7 +37,8 @@ from edgekd.teachers.open import Named, Opened, opened_teachers
 from edgekd.teachers.spec import Interface
 from edgekd.training import Training, mean_logits
 
-DEFAULT_MINUTES = 3.8
+__all__ = ["Progress", "distill", "resolve_settings"]
+
 LOG_SECONDS, CHECKPOINT_SECONDS, GRIDS = 1.0, 30.0, 10
 PRIOR_SHARE = 0.1
 PRIOR_QUERIES = 0.5
@@ -374,41 +374,3 @@ def _finish(training: Training, run: RunFolder) -> None:
     with torch.no_grad():
         answers = [mean_logits([t(part) for t in training.teachers]) for part in torch.split(images, 256)]
     run.write_held_out(HeldOut(codes.numpy(), torch.cat(answers).numpy(), training.low, training.high))
-
-
-# ------------------------------------------------------------------------------------------------------ settings
-
-
-def resolve_settings(
-    flags: Mapping[str, Any], config_file: Path | None = None, run: RunFolder | None = None
-) -> DistillSettings:
-    """Settings from, first to last: the command line, a settings file or the run being resumed, the method's recipe.
-
-    Args:
-        flags: what the user set, by `DistillSettings` field; `recipe` may be a partial mapping. None means not set.
-        config_file: a TOML file of the same keys.
-        run: the run that is being resumed.
-
-    Raises:
-        BadSetting, UnknownName: lists all that is wrong.
-    """
-    given = {name: value for name, value in flags.items() if value is not None}
-    stored = run.record()["settings"] if run is not None else {}
-    if is_factory(str(stored.get("student", ""))) and given.get("student") != stored["student"]:
-        hint = f"if its code may run here, say --student {quote(stored['student'])}"
-        raise BadRun(f"its student is code of one's own, {stored['student']}", where=run and run.path, hint=hint)
-    written = read_toml(config_file) if config_file else {}
-    merged = {**stored, **written, **given}
-    method = find_method(str(merged.setdefault("method", "edgekd")))
-    parts = [source.get("recipe", {}) for source in (stored, written, given)]
-    if not all(isinstance(part, Mapping) for part in parts):
-        raise BadSetting("recipe must be a table of weights and sizes", where=config_file)
-    base = {} if stored else method.recipe.model_dump()
-    merged["recipe"] = {**base, **{key: value for part in parts for key, value in part.items()}}
-    if "steps" in given and "minutes" not in given:
-        merged["minutes"] = None
-    if "minutes" in given and "steps" not in given:
-        merged["steps"] = None
-    if merged.get("minutes") is None and merged.get("steps") is None:
-        merged["minutes"] = DEFAULT_MINUTES
-    return validated(DistillSettings, merged, config_file or "settings")

@@ -1,10 +1,15 @@
-"""Texts of the command line as values: lists of numbers, shapes, ranges, pairs. None stays None: nothing was said."""
+"""Texts of the command line as values, and values as texts. None stays None: nothing was said."""
 
 from __future__ import annotations
 
 import math
+from shlex import quote
+from typing import TYPE_CHECKING
 
 from edgekd.errors import BadSetting
+
+if TYPE_CHECKING:
+    from edgekd.config import Reach
 
 
 def numbers(text: str | None, flag: str, count: int | None = None) -> tuple[float, ...] | None:
@@ -55,3 +60,15 @@ def pairs(texts: list[str] | None, flag: str, example: str) -> dict[str, str] | 
         if not (key and equals and value):
             raise BadSetting(f"'{key}{equals}{value}'", where=flag, allowed=f"KEY=VALUE such as {example}")
     return {key: value for key, _, value in parts}
+
+
+def command(*words: str) -> str:
+    """An edgekd command as a shell takes it."""
+    return " ".join(("edgekd", *map(quote, words)))
+
+
+def reaching(reach: Reach) -> list[str]:
+    """What has to be said again to reach the teachers of a run: its record holds none of it."""
+    named = ["--token-env", reach.token_env] if reach.token_env else []
+    named += [word for name, variable in reach.headers.items() for word in ("--header", f"{name}={variable}")]
+    return [*named, "--trust-callable"] if reach.trust_callable else named

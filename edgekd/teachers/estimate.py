@@ -37,7 +37,7 @@ class Directions:
     coarse: int
     low: float
     high: float
-    step: int = 2
+    step: int = 1
 
 
 def estimated(ask: Ask, images: Tensor, directions: Directions) -> Tensor:

@@ -10,12 +10,12 @@ import onnx
 import pytest
 from tiny_teacher import classifier
 
-from edgekd import distill as module
 from edgekd.config import DistillSettings
 from edgekd.distill import distill, resolve_settings
 from edgekd.errors import BadModel, BadRun, BadSetting, EdgekdError, UnknownName
 from edgekd.inference import agreement, logits
 from edgekd.run_folder import RunFolder
+from edgekd.settings import DEFAULT_MINUTES
 from edgekd.training import Training
 
 SMALL = {
@@ -314,7 +314,7 @@ def test_settings_come_from_flags_before_file_before_method(tmp_path):
     assert (found.seed, found.minutes) == (4, 1.5)
     assert (found.recipe.one_hot, found.recipe.entropy, found.recipe.latent) == (0.25, 2.0, 100)
     assert resolve_settings({"steps": 7}, file).minutes is None
-    assert resolve_settings({}).minutes == module.DEFAULT_MINUTES
+    assert resolve_settings({}).minutes == DEFAULT_MINUTES
 
 
 def test_every_wrong_setting_is_reported_at_once(tmp_path):

@@ -1,0 +1,52 @@
+"""What a distillation is run with, put together from the command line, a file, the run that goes on, and the method."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from shlex import quote
+from typing import Any
+
+from edgekd.config import DistillSettings, validated
+from edgekd.errors import BadRun, BadSetting
+from edgekd.networks import is_factory
+from edgekd.objectives import find_method
+from edgekd.run_folder import RunFolder
+from edgekd.shipped import read_toml
+
+DEFAULT_MINUTES = 3.8
+
+
+def resolve_settings(
+    flags: Mapping[str, Any], config_file: Path | None = None, run: RunFolder | None = None
+) -> DistillSettings:
+    """Settings from, first to last: the command line, a settings file or the run being resumed, the method's recipe.
+
+    Args:
+        flags: what the user set, by `DistillSettings` field; `recipe` may be a partial mapping. None means not set.
+        config_file: a TOML file of the same keys.
+        run: the run that is being resumed.
+
+    Raises:
+        BadSetting, UnknownName: lists all that is wrong.
+    """
+    given = {name: value for name, value in flags.items() if value is not None}
+    stored = run.record()["settings"] if run is not None else {}
+    if is_factory(str(stored.get("student", ""))) and given.get("student") != stored["student"]:
+        hint = f"if its code may run here, say --student {quote(stored['student'])}"
+        raise BadRun(f"its student is code of one's own, {stored['student']}", where=run and run.path, hint=hint)
+    written = read_toml(config_file) if config_file else {}
+    merged = {**stored, **written, **given}
+    method = find_method(str(merged.setdefault("method", "edgekd")))
+    parts = [source.get("recipe", {}) for source in (stored, written, given)]
+    if not all(isinstance(part, Mapping) for part in parts):
+        raise BadSetting("recipe must be a table of weights and sizes", where=config_file)
+    base = {} if stored else method.recipe.model_dump()
+    merged["recipe"] = {**base, **{key: value for part in parts for key, value in part.items()}}
+    if "steps" in given and "minutes" not in given:
+        merged["minutes"] = None
+    if "minutes" in given and "steps" not in given:
+        merged["steps"] = None
+    if merged.get("minutes") is None and merged.get("steps") is None:
+        merged["minutes"] = DEFAULT_MINUTES
+    return validated(DistillSettings, merged, config_file or "settings")
