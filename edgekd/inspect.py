@@ -10,7 +10,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Literal
 
-from onnx import ModelProto, TensorProto, ValueInfoProto
+from onnx import ModelProto, ValueInfoProto
 
 from edgekd import onnx_file, units
 from edgekd.config import Record
@@ -147,7 +147,7 @@ def _tensor(value: ValueInfoProto) -> TensorFacts:
     tensor = value.type.tensor_type
     sizes = onnx_file.dimensions(value)
     named = None if sizes is None else [d.dim_param or n for d, n in zip(tensor.shape.dim, sizes, strict=True)]
-    name = TensorProto.DataType.Name(tensor.elem_type).lower().replace("double", "float64")
+    name = onnx_file.type_name(tensor.elem_type).replace("double", "float64")
     return TensorFacts(name=value.name, type="float32" if name == "float" else name, shape=named)
 
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 import gzip
 import hashlib
 import math
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 import onnx
@@ -19,6 +19,8 @@ from edgekd.errors import BadModel
 
 MAXIMUM_BYTES = 2**31 - 1
 """Protobuf's own ceiling for one message."""
+MAXIMUM_NODES = 200_000
+"""A graph may have this many nodes once its local functions are written out."""
 _BLOCK = 2**20
 
 
@@ -50,7 +52,33 @@ def load(path: Path) -> ModelProto:
         onnx.checker.check_model(str(path.resolve()) if outside else model)
     except (onnx.checker.ValidationError, ValueError) as error:
         raise BadModel(f"not a valid ONNX model: {first_line(error)}", where=path) from error
+    if (nodes := _written_out(model)) > MAXIMUM_NODES:
+        raise BadModel(f"its local functions call each other up to {nodes:.3g} nodes", where=path)
     return model
+
+
+def _written_out(model: ModelProto) -> float:
+    """How many nodes a checked model has once every call of a local function is replaced by its body."""
+    sizes: dict[tuple[str, str], float] = {}
+    bodies = {(function.domain, function.name): function.node for function in model.functions}
+    waiting = list(bodies)
+    while waiting:  # depth first, without recursion: a function is sized after those that it calls
+        called = {key for node in _nodes(bodies[waiting[-1]]) if (key := (node.domain, node.op_type)) in bodies}
+        if waiting[-1] in sizes or not (missing := called - set(sizes)):
+            key = waiting.pop()
+            sizes[key] = sum(sizes.get((node.domain, node.op_type), 1.0) for node in _nodes(bodies[key]))
+        else:
+            waiting.extend(missing)
+    return sum(sizes.get((node.domain, node.op_type), 1.0) for node in _nodes(model.graph.node))
+
+
+def _nodes(nodes: Iterable[NodeProto]) -> Iterator[NodeProto]:
+    """Nodes, and those of the graphs inside them."""
+    for node in nodes:
+        yield node
+        for a in node.attribute:
+            for inner in (*([a.g] if a.type == AttributeProto.GRAPH else []), *a.graphs):
+                yield from _nodes(inner.node)
 
 
 def _external_files(model: ModelProto, path: Path) -> list[Path]:
@@ -65,8 +93,9 @@ def _external_files(model: ModelProto, path: Path) -> list[Path]:
         if tensor.data_location != TensorProto.EXTERNAL:
             continue
         location = next((e.value for e in tensor.external_data if e.key == "location"), "")
-        if not location or not (folder / location).resolve().is_relative_to(folder):
-            raise BadModel(f"tensor {tensor.name} reads outside the model's folder: {location!r}", where=path)
+        inside = location and "\0" not in location and (folder / location).resolve().is_relative_to(folder)
+        if not inside:
+            raise BadModel(f"tensor {tensor.name} reads outside the model's folder: {location[:200]!r}", where=path)
         names.add(location)
     return [folder / name for name in sorted(names)]
 
@@ -83,8 +112,8 @@ def _tensors(graph: GraphProto) -> Iterator[TensorProto]:
 def _load_external(model: ModelProto, path: Path) -> None:
     try:
         onnx.external_data_helper.load_external_data_for_model(model, str(path.resolve().parent))
-    except (OSError, ValueError, onnx.checker.ValidationError) as error:
-        raise BadModel(f"its external data cannot be read: {first_line(error)}", where=path) from error
+    except Exception as error:  # what a hostile place, offset or length makes onnx raise is up to onnx
+        raise BadModel(f"its external data cannot be read: {first_line(error)[:300]}", where=path) from error
 
 
 def first_line(error: BaseException) -> str:
@@ -200,6 +229,12 @@ def dimensions(value: onnx.ValueInfoProto) -> list[int | None] | None:
     return [d.dim_value if f else None for d, f in zip(kind.tensor_type.shape.dim, fixed, strict=True)]
 
 
+def type_name(element_type: int) -> str:
+    """The name of an element type, in small letters; one that ONNX does not know goes by its number."""
+    known = element_type in TensorProto.DataType.values()
+    return TensorProto.DataType.Name(element_type).lower() if known else f"type {element_type}"
+
+
 def parameters(model: ModelProto) -> int:
     """Numbers stored as weights: floating initializers and constants, quantized weights included.
 
@@ -273,7 +308,7 @@ def _inferred_shapes(model: ModelProto, input_shape: tuple[int, ...] | None) -> 
     for value in fixed.graph.output:
         value.type.tensor_type.ClearField("shape")
     try:
-        fixed = onnx.shape_inference.infer_shapes(fixed, data_prop=True)
+        fixed = onnx.shape_inference.infer_shapes(fixed, data_prop=_longest(fixed) < _PROPAGATED)
     except Exception:  # shape inference of a foreign graph may fail in any way: then shapes are unknown
         return {}
     graph = fixed.graph
@@ -282,6 +317,20 @@ def _inferred_shapes(model: ModelProto, input_shape: tuple[int, ...] | None) -> 
         if known.get(name, [1])[:1] == [None]:
             known[name][0] = 1
     return known | {name: list(t.dims) for name, t in constants(fixed).items()}
+
+
+_PROPAGATED = 2**16
+
+
+def _longest(model: ModelProto) -> int:
+    """How long a vector may get that onnx would follow through the graph: joined to itself often enough, endless."""
+    counts = {name: tensor for name, tensor in constants(model).items() if tensor.data_type == TensorProto.INT64}
+    lengths = {name: math.prod(tensor.dims) for name, tensor in counts.items() if len(tensor.dims) < 2}
+    for node in model.graph.node:
+        taken = [lengths.get(name, 1) for name in node.input]
+        length = sum(taken) if node.op_type == "Concat" else max(taken, default=1)
+        lengths.update(dict.fromkeys(node.output, min(length, _PROPAGATED)))
+    return max(lengths.values(), default=0)
 
 
 def _of_one_batch(model: ModelProto) -> list[str]:

@@ -19,6 +19,10 @@ from torch.fx.node import map_aggregate
 from edgekd.onnx_import.tensors import MAXIMUM_ELEMENTS
 from edgekd.onnx_import.values import Element, Sizes, Unconvertible, Value, sizes_tensor
 
+MAXIMUM_FOLDED = 2**25
+"""Constants that are computed while importing may hold this many elements together (128 MiB of float32), and `_MORE`
+times what the file stores: dequantizing or casting a weight makes it anew."""
+_MORE = 4
 MAXIMUM_TENSOR = 2**33
 """No tensor of a graph may have more elements than this in a trial."""
 _KEPT_REAL = 2**20  # elements: a larger tensor is tried without data
@@ -32,7 +36,7 @@ def size(x: Tensor, axis: int) -> int:
 class GraphBuilder:
     """Collects the calls, buffers and trial values of one import."""
 
-    def __init__(self, batch_growth: int | None) -> None:
+    def __init__(self, batch_growth: int | None, stored: int = 0) -> None:
         self.graph = fx.Graph()
         self.root = nn.Module()
         self.batch_growth = batch_growth
@@ -41,7 +45,7 @@ class GraphBuilder:
         self._buffers: dict[int, tuple[fx.Node, Tensor]] = {}
         self._sizes: dict[tuple[fx.Node, int], fx.Node] = {}
         self.first_input: fx.Node | None = None
-        self._folded = 0
+        self._may_fold = MAXIMUM_FOLDED + _MORE * stored
         self._carried: dict[fx.Node, torch.dtype] = {}
 
     def placeholder(self, name: str, trials: tuple[Tensor, Tensor]) -> fx.Node:
@@ -158,11 +162,11 @@ class GraphBuilder:
 
     def _fold(self, function: Callable[..., Any], args: Any, kwargs: Any) -> Any:
         """The result now; many constants that are each just small enough are refused as one that is not."""
-        _check_extent(function, args, kwargs)
+        _check_extent(function, args, kwargs, self._may_fold)
         with torch.no_grad():
             result = function(*args, **kwargs)
-        self._folded += sum(t.numel() for t in _parts(result) if isinstance(t, Tensor) and not t._is_view())
-        if self._folded > 4 * MAXIMUM_ELEMENTS:
+        self._may_fold -= sum(t.numel() for t in _parts(result) if isinstance(t, Tensor) and not t._is_view())
+        if self._may_fold < 0:
             raise Unconvertible("its constants are absurdly large together")
         return result
 
@@ -196,8 +200,8 @@ def _identifier(name: str) -> str:
     return f"input_{cleaned}" if not cleaned or cleaned[0].isdigit() or cleaned[0] == "_" else cleaned
 
 
-def _check_extent(function: Callable[..., Any], args: Any, kwargs: Any) -> None:
-    """Refuse a constant of absurd size before allocating it."""
+def _check_extent(function: Callable[..., Any], args: Any, kwargs: Any, most: int) -> None:
+    """Refuse a constant of more than `most` elements before allocating it."""
     args, kwargs = map_aggregate((args, kwargs), _to_meta)
     try:
         with torch.no_grad(), torch.device("meta"):
@@ -205,7 +209,7 @@ def _check_extent(function: Callable[..., Any], args: Any, kwargs: Any) -> None:
     except (NotImplementedError, RuntimeError, TypeError):  # needs data: the function itself limits what it makes
         return
     for result in _parts(results):
-        if isinstance(result, Tensor) and result.numel() > MAXIMUM_ELEMENTS:
+        if isinstance(result, Tensor) and result.numel() > most:
             raise Unconvertible(f"a constant of shape {list(result.shape)} is absurdly large")
 
 

@@ -154,12 +154,13 @@ def _listing(missing: list[tuple[str, str]]) -> str:
 
 
 def _convert(model: ModelProto, nodes: list[NodeProto], wanted: list[str], trial: Trial) -> fx.GraphModule:
-    builder = GraphBuilder(trial.batch_growth)
+    used = set(wanted).union(*(node.input for node in nodes)) if nodes else set(wanted)
+    fixed = _constants(model, used)
+    builder = GraphBuilder(trial.batch_growth, sum(x.numel() for x in fixed.values()) + _in_nodes(nodes))
     known: dict[str, Value] = {}
     for value, tensors in zip(real_inputs(model), trial.tensors, strict=True):
         known[value.name] = builder.placeholder(value.name, tensors)
-    used = set(wanted).union(*(node.input for node in nodes)) if nodes else set(wanted)
-    known |= _constants(model, used)
+    known |= fixed
     opsets = _opsets(model)
     for node in nodes:
         known |= _converted(node, known, opsets, builder)
@@ -167,6 +168,11 @@ def _convert(model: ModelProto, nodes: list[NodeProto], wanted: list[str], trial
     module = builder.output([known[name] for name in wanted])
     module.meta["batch_free"] = trial.batch_free
     return module
+
+
+def _in_nodes(nodes: list[NodeProto]) -> int:
+    """Elements stored in Constant nodes, at least."""
+    return sum(len(a.t.raw_data) // 8 for node in nodes if node.op_type == "Constant" for a in node.attribute)
 
 
 def _constants(model: ModelProto, used: set[str]) -> dict[str, Tensor]:

@@ -11,6 +11,7 @@ import torch
 from onnx import TensorProto
 from torch import Tensor
 
+from edgekd.onnx_file import type_name
 from edgekd.onnx_import.values import Unconvertible
 
 MAXIMUM_ELEMENTS = 2**27
@@ -40,10 +41,7 @@ def dtype_of(element_type: int) -> torch.dtype:
         Unconvertible: strings, complex numbers, and the types of 8 bits or fewer that are no plain integers.
     """
     if element_type not in DTYPES:
-        name = (
-            TensorProto.DataType.Name(element_type) if element_type in TensorProto.DataType.values() else element_type
-        )
-        raise Unconvertible(f"element type {name} is not supported")
+        raise Unconvertible(f"element type {type_name(element_type)} is not supported")
     return DTYPES[element_type]  # type: ignore[index]
 
 

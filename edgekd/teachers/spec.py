@@ -165,7 +165,7 @@ def _image_input(model: ModelProto, path: Path, stated: Stated) -> tuple[ValueIn
     entry = entries[0]
     if entry.type.WhichOneof("value") != "tensor_type":
         raise BadModel(f"input {entry.name!r} is not a tensor", where=path, allowed="a float32 image")
-    kind = TensorProto.DataType.Name(entry.type.tensor_type.elem_type).lower()
+    kind = onnx_file.type_name(entry.type.tensor_type.elem_type)
     if kind != "float":
         hint = "export it with a float32 input"
         raise BadModel(f"input {entry.name!r} is {kind}", where=path, allowed="float32 images", hint=hint)
@@ -206,7 +206,7 @@ def _score_output(model: ModelProto, path: Path) -> ValueInfoProto:
         raise BadModel(f"outputs {names} look like {looks}", where=path, allowed=allowed, hint=hint)
     kind = scores[0].type.tensor_type.elem_type
     if kind != TensorProto.FLOAT:
-        name = TensorProto.DataType.Name(kind).lower()
+        name = onnx_file.type_name(kind)
         raise BadModel(f"output {scores[0].name!r} is {name}", where=path, allowed=f"{allowed}, float32")
     dims = onnx_file.dimensions(scores[0]) or []
     if len(dims) != 2:

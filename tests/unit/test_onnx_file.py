@@ -49,7 +49,7 @@ def with_external(path: Path, location: str) -> Path:
     return path
 
 
-@pytest.mark.parametrize("location", ["../secret.bin", "/etc/hostname", "", "a/../../secret.bin"])
+@pytest.mark.parametrize("location", ["../secret.bin", "/etc/hostname", "", "a/../../secret.bin", "a\0b"])
 def test_weights_are_never_read_from_outside_the_folder(make_classifier: Make, tmp_path: Path, location: str) -> None:
     (tmp_path / "in").mkdir()
     (tmp_path / "secret.bin").write_bytes(bytes(288))
@@ -165,3 +165,40 @@ def test_inputs_that_are_weights_are_not_fed(tmp_path: Path) -> None:
     graph = helper.make_graph([helper.make_node("Add", ["x", "w"], ["y"])], "g", both, [out], [weight])
     model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=3)
     assert [value.name for value in onnx_file.real_inputs(model)] == ["x"]
+
+
+def calling(depth: int, width: int) -> onnx.ModelProto:
+    """A model whose every function calls the next `width` times: `width ** depth` nodes in a small file."""
+    kinds = [helper.make_opsetid("", 18), helper.make_opsetid("own", 1)]
+    image = helper.make_tensor_value_info("x", TensorProto.FLOAT, [1])
+    leaving = helper.make_tensor_value_info("y", TensorProto.FLOAT, [1])
+    graph = helper.make_graph([helper.make_node("f0", ["x"], ["y"], domain="own")], "g", [image], [leaving])
+    model = helper.make_model(graph, opset_imports=kinds, ir_version=10)
+    for i in range(depth):
+        kind, domain = (f"f{i + 1}", "own") if i + 1 < depth else ("Relu", "")
+        body = [helper.make_node(kind, [f"t{k}"], [f"t{k + 1}"], domain=domain) for k in range(width)]
+        model.functions.append(helper.make_function("own", f"f{i}", ["t0"], [f"t{width}"], body, kinds))
+    return model
+
+
+def test_functions_that_call_each_other_endlessly_are_refused_before_they_are_written_out(tmp_path: Path) -> None:
+    onnx.save(calling(60, 8), tmp_path / "laughs.onnx")
+    with pytest.raises(BadModel, match="local functions call each other up to"):
+        onnx_file.load(tmp_path / "laughs.onnx")
+    onnx.save(calling(3, 8), tmp_path / "fine.onnx")
+    assert len(onnx_file.load(tmp_path / "fine.onnx").functions) == 3
+
+
+def test_shapes_that_double_without_end_are_not_followed() -> None:
+    """Each Concat joins a vector of sizes to itself: onnx would follow its values until memory ends."""
+    nodes = [helper.make_node("Concat", [f"s{i}"] * 8, [f"s{i + 1}"], axis=0) for i in range(60)]
+    nodes += [helper.make_node("Expand", ["x", "s60"], ["y"])]
+    image = helper.make_tensor_value_info("x", TensorProto.FLOAT, [1])
+    leaving = helper.make_tensor_value_info("y", TensorProto.FLOAT, None)
+    graph = helper.make_graph(nodes, "g", [image], [leaving], [numpy_helper.from_array(np.ones(8, np.int64), "s0")])
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=10)
+    assert onnx_file.macs(model) == 0
+
+
+def test_element_types_have_names_or_numbers() -> None:
+    assert [onnx_file.type_name(n) for n in (1, 7, 99)] == ["float", "int64", "type 99"]
