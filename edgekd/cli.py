@@ -265,9 +265,8 @@ def bench(
         with terminal.measuring() as watch:
             record = benching.bench_run(run, device, teacher=teacher, watch=watch)
         if "teacher" not in record["models"]:
-            terminal.note(
-                f"without the teacher: {run.record()['teacher']['path']} is gone or changed; say --teacher FILE"
-            )
+            path = run.record()["teacher"]["path"]
+            terminal.note(f"without the teacher: {path} is no file, gone or changed; say --teacher FILE")
     terminal.show(record, terminal.table(benching.rows(record), benching.headers(record)), as_json=json)
 
 

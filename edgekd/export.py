@@ -88,23 +88,26 @@ def export(
 def _unfinished(run: RunFolder, record: dict[str, Any]) -> list[str]:
     """Refuse a run without weights; warn of one that could still learn."""
     resume = "edgekd distill {} --out {} --resume".format
-    teacher = Path(record["teacher"]["path"])
+    named = [one["path"] for one in (record["teacher"], *record.get("more_teachers", []))]
     for weights in (run.student_weights, run.generator_weights):
         if not weights.is_file():
-            first = resume(quote(str(teacher)), quote(str(run.path)))
+            first = resume(" ".join(map(quote, named)), quote(str(run.path)))
             raise BadRun(f"not distilled yet: {weights.name} is missing", where=run.path, hint=f"run first: {first}")
     if record["state"] == "finished":
         return []
-    again = resume(_nearby(teacher), _nearby(run.path))
+    again = resume(" ".join(map(_nearby, named)), _nearby(run.path))
     return [f"the run is {record['state']}, not finished: these are its last checkpoint's weights; go on with: {again}"]
 
 
-def _nearby(path: Path) -> str:
+def _nearby(named: str | Path) -> str:
     """A path for a command in a record: from the working directory on, or the name alone where that is elsewhere.
 
-    A record travels with its run, and where things lie on this machine is nobody's business.
+    A record travels with its run, and where things lie on this machine is nobody's business. What is no path, the URL
+    of a teacher or a function, stays as it is.
     """
-    path, here = path.absolute(), Path.cwd()
+    if "://" in str(named) or str(named).startswith("python:"):
+        return quote(str(named))
+    path, here = Path(named).absolute(), Path.cwd()
     return quote(str(path.relative_to(here) if path.is_relative_to(here) else path.name))
 
 

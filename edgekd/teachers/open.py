@@ -7,11 +7,12 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from importlib.util import find_spec
 from itertools import zip_longest
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 import torch
 
@@ -78,6 +79,9 @@ def opened_teachers(
     """
     if not names:
         raise BadSetting("no teacher", allowed="ONNX files, http(s):// URLs, python:module:function")
+    if settings.access == "labels" and settings.gradient == "estimate":
+        what = "labels do not change between neighbouring images, so nothing can be estimated from them"
+        raise BadSetting(what, where="--gradient estimate", allowed="with --access scores")
     with ExitStack() as stack:
         opened = []
         for name, before in zip_longest(names, known[: len(names)]):
@@ -94,11 +98,20 @@ def _open(name: Named, settings: DistillSettings, ledger: Ledger, reach: Reach, 
     if settings.access == "gradient":
         raise BadSetting("only a file has a graph to differentiate", where="--access gradient", allowed=_ANSWERS)
     stated = Stated(**{field: getattr(settings, field) for field in STATED})
-    source: Source = (
-        FunctionSource(text, stated, reach, known) if text.startswith(PREFIX) else _endpoint(text, stated, reach, known)
-    )
+    kind = FunctionSource if text.startswith(PREFIX) else _endpoint
+    source: Source = kind(text, stated, reach, known)
     facts = {"path": source.spec.name, "bytes": None, "parameters": None}
-    return asked(source, settings, ledger, facts, "")
+    opened = asked(source, settings, ledger, facts, "")
+    return replace(opened, notes=(*opened.notes, *_unencrypted(text, reach)))
+
+
+def _unencrypted(url: str, reach: Reach) -> tuple[str, ...]:
+    """A warning where a secret goes over a network in the open."""
+    parts = urlsplit(url)
+    here = parts.hostname in ("localhost", "::1") or (parts.hostname or "").startswith("127.")
+    if parts.scheme != "http" or here or not (reach.token_env or reach.headers):
+        return ()
+    return (f"warning: what the environment holds for {parts.hostname} travels unencrypted, over http",)
 
 
 def _endpoint(url: str, stated: Stated, reach: Reach, known: Known) -> Source:
@@ -123,8 +136,8 @@ def _open_file(path: Path, settings: DistillSettings, ledger: Ledger) -> Opened:
             refused = error
     try:
         source = SessionSource(spec, settings.threads or torch.get_num_threads())
-    except EdgekdError:
-        raise refused or BadModel("unreachable") from None
+    except EdgekdError as error:
+        raise (refused or error) from None
     why = str(refused).removeprefix(f"{path}: ") if refused else ""
     return asked(source, settings, ledger, facts, why, path)
 
@@ -148,11 +161,7 @@ def asked(
     source: Source, settings: DistillSettings, ledger: Ledger, facts: dict[str, Any], why: str, path: Path | None = None
 ) -> Opened:
     """A source as a teacher at the access level of the settings."""
-    labels = settings.access == "labels"
-    estimate = settings.gradient == "estimate"
-    if labels and estimate:
-        what = "labels do not change between neighbouring images, so nothing can be estimated from them"
-        raise BadSetting(what, where="--gradient estimate", allowed="with --access scores")
+    labels, estimate = settings.access == "labels", settings.gradient == "estimate"
     spec = source.spec
     directions = Directions(settings.directions, settings.coarse, spec.low, spec.high) if estimate else None
     teacher = AskedTeacher(LabelsOnly(source) if labels else source, ledger, directions)

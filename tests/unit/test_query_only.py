@@ -234,6 +234,16 @@ def test_secrets_are_nowhere_in_a_run(server, run, plain, monkeypatch) -> None:
     assert "s3cret" not in messages(seen)
 
 
+def test_a_secret_that_would_travel_in_the_open_is_warned_of(monkeypatch) -> None:
+    from edgekd.teachers.open import _unencrypted
+
+    (line,) = _unencrypted("http://models.example/v2/models/m", Reach(token_env="EDGE_TOKEN"))
+    assert "models.example travels unencrypted" in line
+    for url, reach in (("http://127.0.0.1/v2/models/m", "T"), ("https://models.example/v2/models/m", "T")):
+        assert _unencrypted(url, Reach(token_env=reach)) == ()
+    assert _unencrypted("http://models.example/v2/models/m", Reach()) == ()
+
+
 # ---------------------------------------------------------------------------------------------------------- limits
 
 
