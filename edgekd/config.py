@@ -60,6 +60,7 @@ class Recipe(Record):
     soft_output: bool = Field(description="normalize before the generator's tanh, so that it shades (DAFL does not)")
     generator_rate: float = Field(gt=0)
     generator_beta: float = Field(ge=0, lt=1, description="first moment of the generator's Adam")
+    student_optimizer: Literal["adam", "muon"]
     student_rate: float = Field(gt=0)
     anneal: bool = Field(description="cosine decay of both learning rates to zero over the run")
 

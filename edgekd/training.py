@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import io
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from edgekd.config import Recipe
 from edgekd.errors import BadRun
 from edgekd.networks.generators import Generator
+from edgekd.networks.muon import Muon
 from edgekd.objectives import Objective
 from edgekd.run_folder import atomic
 from edgekd.synthesis import evolution, priors
@@ -29,6 +30,11 @@ BANK_BYTES = 2**30
 """What a bank may hold: large images make it shorter than the recipe says."""
 PART, DRAWN = 256, 4
 """Procedural images are asked about 256 at a time; one in four is drawn, the others are bred."""
+
+OPTIMIZERS: dict[str, Callable[[Iterable[nn.Parameter], float], torch.optim.Adam | Muon]] = {
+    "adam": torch.optim.Adam,
+    "muon": Muon,
+}
 
 
 def bfloat16_is_fast() -> bool:
@@ -63,7 +69,7 @@ class Training:
             network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # missing in torch's stubs
         betas = (recipe.generator_beta, 0.999)
         self.generator_optimizer = torch.optim.Adam(generator.parameters(), recipe.generator_rate, betas=betas)
-        self.student_optimizer = torch.optim.Adam(student.parameters(), recipe.student_rate)
+        self.student_optimizer = OPTIMIZERS[recipe.student_optimizer](student.parameters(), recipe.student_rate)
         shape = (spec.channels, spec.height, spec.width)
         self.low, self.high = spec.low, spec.high
         most = max(recipe.student_batch, BANK_BYTES // math.prod(shape))
@@ -114,7 +120,7 @@ class Training:
         with self.autocast:
             answer = self.student(_ready(images))
         terms = self.objective.student_terms(answer.float(), logits)
-        self.student_optimizer.zero_grad(set_to_none=True)
+        self.student_optimizer.zero_grad()
         torch.autograd.backward([_total(terms)])
         self.student_optimizer.step()
         self.images_seen += len(images)
@@ -145,7 +151,7 @@ class Training:
             (self.student_optimizer, self.recipe.student_rate),
         ):
             for group in optimizer.param_groups:
-                group["lr"] = rate * factor
+                group["lr"] = rate * factor * group.get("share", 1.0)
 
     def save(self, path: Path) -> None:
         """Write the whole state, atomically."""
