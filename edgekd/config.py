@@ -44,7 +44,9 @@ class Recipe(Record):
     one_hot: float = Field(ge=0, description="L_oh: cross-entropy to the teacher's own arg-max (DAFL eq. 2)")
     activation: float = Field(ge=0, description="L_a: minus the mean absolute feature (DAFL eq. 3)")
     entropy: float = Field(ge=0, description="L_ie: minus the base-10 entropy of the batch-mean output (DAFL eq. 4)")
-    statistics: float = Field(ge=0, description="distance of batch to running statistics (DeepInversion eq. 4)")
+    statistics: float = Field(
+        ge=0, description="distance of batch to running statistics (DeepInversion eq. 4), or their prior where folded"
+    )
     adversary: float = Field(ge=0, description="reward for samples on which student and teacher differ (DFAD)")
     temperature: float = Field(gt=0, description="T of the student's Kullback-Leibler loss")
     generator_batch: int = Field(ge=2)

@@ -148,7 +148,12 @@ def _prepared(
 def _tell_of_teachers(opened: Sequence[Opened], settings: DistillSettings, watch: Watch) -> None:
     for line in (line for one in opened for line in one.notes):
         _say(watch, line)
-    if settings.recipe.statistics and not all(Signal.STATISTICS in one.teacher.signals for one in opened):
+    signals = [one.teacher.signals for one in opened]
+    if not settings.recipe.statistics or all(Signal.STATISTICS in offered for offered in signals):
+        return
+    if all(offered & {Signal.STATISTICS, Signal.STATISTICS_PRIOR} for offered in signals):
+        _say(watch, "batch normalization looks folded away, a scale-free prior stands in for its statistics")
+    else:
         _say(watch, "the teacher holds no batch-norm statistics, so that term is left out: expect a weaker student")
 
 

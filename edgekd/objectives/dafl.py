@@ -46,11 +46,11 @@ class Dafl:
             "one_hot": (self.recipe.one_hot, lambda a: losses.one_hot(a.logits)),
             "activation": (self.recipe.activation, lambda a: losses.activation(_features(a))),
             "entropy": (self.recipe.entropy, lambda a: losses.entropy(a.logits)),
-            "statistics": (self.recipe.statistics, lambda a: losses.statistics(a.statistics)),
+            "statistics": (self.recipe.statistics, _statistics),
         }
         if student is not None:
             weighted["adversary"] = (self.recipe.adversary, lambda a: losses.disagreement(student, a.logits))
-        if not all(answer.statistics for answer in answers):
+        if not all(answer.statistics or answer.folded for answer in answers):
             del weighted["statistics"]
         return {
             name: weight * torch.stack([term(answer) for answer in answers]).mean()
@@ -64,6 +64,11 @@ class Dafl:
 
 
 _WEIGHTS = ("one_hot", "activation", "entropy", "statistics", "adversary")
+
+
+def _statistics(answer: Answer) -> Tensor:
+    """Against the running statistics where a teacher has them, else against what folding them away has left."""
+    return losses.statistics(answer.statistics) if answer.statistics else losses.statistics_prior(answer.folded)
 
 
 def _features(answer: Answer) -> Tensor:

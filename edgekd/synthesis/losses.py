@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from edgekd.teachers import Statistics
+from edgekd.teachers import Moments, Statistics
 
 
 def one_hot(logits: Tensor) -> Tensor:
@@ -45,6 +45,23 @@ def statistics(layers: Sequence[Statistics]) -> Tensor:
         for layer in layers
     ]
     return torch.stack(terms).sum()
+
+
+def statistics_prior(layers: Sequence[Moments]) -> Tensor:
+    """What batch normalization implies once it is folded away, summed over layers: a prior that knows no scale.
+
+    After folding, a layer puts out what was normalized, times gamma plus beta, and over the training data channel c has
+    mean beta_c and deviation |gamma_c|. In trained networks beta is near zero and |gamma| nearly the same all over a
+    layer. So means are asked to be small against the layer's deviation s, and deviations to be equal:
+    0.6 * ||mean / average s||_2 + 0.6 * ||log s - average log s||_2 (measured by edgekd; no published source).
+    """
+    terms = []
+    for layer in layers:
+        deviation = (layer.variance + 1e-6).sqrt()
+        logarithm = deviation.log()
+        terms.append(torch.linalg.vector_norm(layer.mean / deviation.mean()))
+        terms.append(torch.linalg.vector_norm(logarithm - logarithm.mean()))
+    return 0.6 * torch.stack(terms).sum()
 
 
 def disagreement(student: Tensor, teacher: Tensor) -> Tensor:

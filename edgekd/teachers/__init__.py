@@ -27,14 +27,21 @@ class Signal(StrEnum):
     GRADIENT = "gradient"
     FEATURES = "features"
     STATISTICS = "statistics"
+    STATISTICS_PRIOR = "statistics_prior"
 
 
 @dataclass(frozen=True)
-class Statistics:
-    """One batch-normalization layer: what a batch showed and what the training data had, each `[channels]`."""
+class Moments:
+    """What a batch showed in one layer: mean and biased variance, each `[channels]`."""
 
     mean: Tensor
     variance: Tensor
+
+
+@dataclass(frozen=True)
+class Statistics(Moments):
+    """One batch-normalization layer: beside a batch's moments those of the training data, each `[channels]`."""
+
     running_mean: Tensor
     running_variance: Tensor
 
@@ -47,11 +54,14 @@ class Answer:
         logits: `[N, K]`, differentiable with respect to the images when the teacher offers `GRADIENT`.
         features: `[N, F]`, the input of the last dense layer, or None.
         statistics: one entry per batch-normalization layer, in graph order; empty when there is none.
+        folded: one entry per layer that looks like one whose batch normalization was folded away, in graph order; empty
+            where `statistics` is not.
     """
 
     logits: Tensor
     features: Tensor | None = None
     statistics: tuple[Statistics, ...] = ()
+    folded: tuple[Moments, ...] = ()
 
 
 class Teacher(Protocol):

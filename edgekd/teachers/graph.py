@@ -1,6 +1,6 @@
 """A teacher whose ONNX graph runs as a differentiable torch module.
 
-It answers logits, features and batch-normalization statistics, with exact gradients to the images. It never trains.
+It answers logits, features and what a batch does to its layers' statistics, with exact gradients to the images. It never trains.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from edgekd.errors import BadModel
 from edgekd.onnx_file import constants, load
 from edgekd.onnx_import import import_onnx
-from edgekd.teachers import Answer, Signal, Statistics
+from edgekd.teachers import Answer, Moments, Signal, Statistics
 from edgekd.teachers.spec import TeacherSpec, normalization_nodes
 
 
@@ -34,7 +34,8 @@ class GraphTeacher(nn.Module):
         model = load(spec.path)
         nodes = normalization_nodes(model)
         features = [spec.features_name] if spec.features_name else []
-        self.module = import_onnx(model, [spec.logits_name, *features, *(node.input[0] for node in nodes)])
+        points = [node.input[0] for node in nodes] or spec.folded_points
+        self.module = import_onnx(model, [spec.logits_name, *features, *points])
         if not self.module.meta["batch_free"]:
             what = f"its graph works for a batch of {spec.batch} only, and the batch could not be made free"
             raise BadModel(what, where=spec.path, hint="export it with a free batch dimension")
@@ -47,22 +48,22 @@ class GraphTeacher(nn.Module):
         self.signals = frozenset({Signal.LABELS, Signal.SCORES, Signal.GRADIENT})
         self.signals |= {Signal.FEATURES} if features else set()
         self.signals |= {Signal.STATISTICS} if nodes else set()
+        self.signals |= {Signal.STATISTICS_PRIOR} if spec.folded_points and not nodes else set()
 
     def forward(self, images: Tensor) -> Answer:
         """Answer images `[N, C, H, W]` in the value range of the spec."""
         fed = images.permute(0, 2, 3, 1) if self.spec.layout == "NHWC" else images
         logits, *others = self.module(fed)
         features = others.pop(0).flatten(1) if self.spec.features_name else None
-        layers = tuple(self._statistics(index, tensor) for index, tensor in enumerate(others))
-        return Answer(logits.float().flatten(1), features, layers)
+        moments = tuple(Moments(*channel_moments(tensor)) for tensor in others)
+        if Signal.STATISTICS_PRIOR in self.signals:
+            return Answer(logits.float().flatten(1), features, folded=moments)
+        statistics = tuple(self._beside_running(index, layer) for index, layer in enumerate(moments))
+        return Answer(logits.float().flatten(1), features, statistics)
 
-    def _statistics(self, index: int, inputs: Tensor) -> Statistics:
-        mean, variance = channel_moments(inputs)
-        running_mean, running_variance = (
-            self.get_buffer(f"running_mean_{index}"),
-            self.get_buffer(f"running_variance_{index}"),
-        )
-        return Statistics(mean, variance, running_mean, running_variance)
+    def _beside_running(self, index: int, layer: Moments) -> Statistics:
+        mean, variance = (self.get_buffer(f"running_{name}_{index}") for name in ("mean", "variance"))
+        return Statistics(layer.mean, layer.variance, mean, variance)
 
 
 def channel_moments(inputs: Tensor) -> tuple[Tensor, Tensor]:

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import onnx
+import onnxsim
 import pytest
 from tiny_teacher import classifier
 
@@ -305,6 +306,15 @@ def test_a_teacher_without_statistics_still_works(run, tmp_path):
     distill(tmp_path / "plain.onnx", settings(), run, watch=seen.append)
     assert any("no batch-norm statistics" in (progress.message or "") for progress in seen)
     assert "statistics" not in json.loads(run.metrics_file.read_text().splitlines()[-1])
+
+
+def test_a_folded_batch_norm_leaves_a_prior(run, tmp_path):
+    onnx.save(onnxsim.simplify(classifier())[0], tmp_path / "folded.onnx")
+    seen = []
+    distill(tmp_path / "folded.onnx", settings(), run, watch=seen.append)
+    assert any("scale-free prior" in (progress.message or "") for progress in seen)
+    assert json.loads(run.metrics_file.read_text().splitlines()[-1])["statistics"] > 0
+    assert "statistics_prior" in run.record()["signals"]
 
 
 def test_settings_come_from_flags_before_file_before_method(tmp_path):

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from edgekd.synthesis import losses
-from edgekd.teachers import Statistics
+from edgekd.teachers import Moments, Statistics
 
 
 def test_one_hot_is_cross_entropy_to_the_arg_max():
@@ -29,6 +29,16 @@ def test_statistics_sums_two_norms_per_layer():
         torch.tensor([3.0, 0.0]), torch.tensor([1.0, 1.0]), torch.tensor([0.0, 4.0]), torch.tensor([1.0, 3.0])
     )
     assert losses.statistics([layer, layer]).item() == pytest.approx(2 * (5.0 + 2.0))
+
+
+def test_statistics_prior_wants_no_mean_and_equal_deviations_at_any_scale():
+    at_ease = Moments(torch.zeros(4), torch.full((4,), 9.0))
+    assert losses.statistics_prior([at_ease, at_ease]).item() == pytest.approx(0.0, abs=1e-6)
+    mean, deviation = torch.tensor([3.0, 4.0]), torch.tensor([1.0, math.e**2])
+    expected = 0.6 * (5.0 / ((1 + math.e**2) / 2) + math.sqrt(2))
+    for scale in (1.0, 1000.0):
+        layer = Moments(scale * mean, (scale * deviation) ** 2)
+        assert losses.statistics_prior([layer]).item() == pytest.approx(expected, rel=1e-5)
 
 
 def test_disagreement_ignores_a_common_offset_and_rewards_difference():
