@@ -1,6 +1,6 @@
 """A teacher whose ONNX graph runs as a differentiable torch module.
 
-It answers logits, features and what a batch does to its layers' statistics, with exact gradients to the images. It never trains.
+It answers logits, features and the statistics of its layers, with exact gradients to the images. It never trains.
 """
 
 from __future__ import annotations
