@@ -148,7 +148,7 @@ class EndpointSource:
         self._accept(answer)
         try:
             return json.loads(answer.content) if answer.content else None
-        except ValueError:
+        except (ValueError, RecursionError):
             if optional or unready:
                 return None
             raise BadModel("it answers no JSON: not a server of the Open Inference Protocol", where=url) from None
@@ -291,7 +291,7 @@ def _says_not_ready(answer: httpx.Response) -> bool:
     """Some servers answer 200 and say `"ready": false`."""
     try:
         told = json.loads(answer.content)
-    except ValueError:
+    except (ValueError, RecursionError):
         return False
     return isinstance(told, dict) and told.get("ready") is False
 

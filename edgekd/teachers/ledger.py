@@ -138,7 +138,9 @@ class Ledger:
         try:
             yield
         except sqlite3.OperationalError as error:
-            raise EdgekdError(f"cannot be written: {error}", where=self.path, hint="free some space") from error
+            cure = {"full": "free some space", "locked": "another process is using this run"}
+            hint = next((what for word, what in cure.items() if word in str(error)), "")
+            raise EdgekdError(f"cannot be written: {error}", where=self.path, hint=hint) from error
         except sqlite3.DatabaseError as error:
             hint = "the answers in it are lost; start afresh with --overwrite"
             raise BadRun(f"the ledger is damaged ({error})", where=self.path, hint=hint) from error

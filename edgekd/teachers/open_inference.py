@@ -91,7 +91,7 @@ def _tensors(answer: dict[str, Any], key: str, where: str) -> list[Tensor]:
             Tensor(str(one["name"]), str(one["datatype"]), tuple(size if size > 0 else None for size in one["shape"]))
             for one in answer.get(key) or []
         ]
-    except (KeyError, TypeError) as error:
+    except (KeyError, TypeError, AttributeError) as error:
         raise BadModel(f"its metadata has no sound list of {key}", where=where) from error
 
 
@@ -142,7 +142,7 @@ def scores(body: bytes, header: str | None, output: str, where: str) -> Floats:
             if one["name"] == output:
                 return _values(one, body[offset : offset + size] if "data" not in one else None)
             offset += size
-    except (ValueError, TypeError, KeyError, AttributeError, OverflowError) as error:
+    except (ValueError, TypeError, KeyError, AttributeError, IndexError, OverflowError, RecursionError) as error:
         raise EdgekdError(f"a damaged answer ({type(error).__name__}: {error})"[:200], where=where) from error
     raise EdgekdError(f"an answer without the output {output!r}", where=where)
 

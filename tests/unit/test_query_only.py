@@ -357,6 +357,13 @@ def test_bad_input_is_one_line_and_leaves_nothing(call: Call, teacher_file, monk
     assert not Path("run").exists()
 
 
+def test_without_httpx_a_url_names_what_to_install(call: Call, monkeypatch) -> None:
+    monkeypatch.setattr("edgekd.teachers.open.find_spec", lambda _: None)
+    shown = call(*words("http://127.0.0.1:9/v2/models/m"))
+    assert (shown.code, shown.err.count("\n")) == (3, 1)
+    assert "pip install 'edgekd[http]'" in shown.err
+
+
 def test_a_limited_run_says_how_to_go_on(call: Call, teacher_file) -> None:
     flags = ["--access", "scores", "--gradient", "estimate", "--directions", "2", "--max-queries", "120"]
     shown = call(*words("teacher.onnx", *flags), "--json")
