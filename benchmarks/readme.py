@@ -69,12 +69,22 @@ def conformance() -> str:
     )
 
 
+def importer() -> str:
+    """CPU time of an imported ResNet relative to the native module's."""
+    record = json.loads((ROOT / "benchmarks/results/importer.json").read_text())
+    figures = [f for f in record["figures"] if f["memory"] == "default"]
+    told = ", ".join(f"{f['ratio']:.2f} × {f['step']} in {f['precision']}" for f in figures)
+    return (
+        f"An imported ResNet takes as much CPU time as the module it was exported from: {told} ({record['network']})."
+    )
+
+
 def lines(rows: list[tuple[str, ...]]) -> str:
     return "\n".join("| " + " | ".join(cells) + " |" for cells in rows)
 
 
 STATES = ("passed", "excluded", "failed")
-TABLES = {"first_light": first_light, "conformance": conformance}
+TABLES = {"first_light": first_light, "conformance": conformance, "importer": importer}
 
 
 def filled(text: str) -> str:
