@@ -39,7 +39,7 @@ def open_session(path: Path, threads: int = 1, *, graph: bytes | None = None) ->
 
 
 def logits(path: Path, images: Floats, threads: int = 1) -> Floats:
-    """First output of a model for images `[N, C, H, W]` or `[N, H, W, C]`, in batches; `[N, K]` float32.
+    """First float output of a model for images `[N, C, H, W]` or `[N, H, W, C]`, in batches; `[N, K]` float32.
 
     The images are transposed to the model's layout when they fit only that way. A model whose batch is fixed is fed
     batches of that size, the last one padded.
@@ -51,7 +51,9 @@ def logits(path: Path, images: Floats, threads: int = 1) -> Floats:
         EdgekdError: ONNX Runtime fails while running it.
     """
     session = open_session(path, threads)
-    entry, first = _image_input(session, path), session.get_outputs()[0].name
+    entry, outputs = _image_input(session, path), session.get_outputs()
+    # Tree ensembles answer a label first, and its scores beside it.
+    first = next((one.name for one in outputs if one.type == "tensor(float)"), outputs[0].name)
     images = _arranged(images, entry, path)
     batch = entry.shape[0] if isinstance(entry.shape[0], int) else _BATCH
     answers = []
@@ -81,7 +83,7 @@ def _image_input(session: onnxruntime.InferenceSession, path: Path) -> onnxrunti
 
 
 def _arranged(images: Floats, entry: onnxruntime.NodeArg, path: Path) -> Floats:
-    """The images as they are, or channels moved last, or first: the first of these that the input accepts."""
+    """The images as they are, or channels moved last, or first, or in one row: the first that the input accepts."""
     orders = ((0, 1, 2, 3), (0, 2, 3, 1), (0, 3, 1, 2)) if images.ndim == 4 else (tuple(range(images.ndim)),)
     for order in orders:
         given = [images.shape[axis] for axis in order[1:]]
@@ -89,6 +91,9 @@ def _arranged(images: Floats, entry: onnxruntime.NodeArg, path: Path) -> Floats:
             not isinstance(e, int) or e == g for e, g in zip(entry.shape[1:], given, strict=True)
         ):
             return np.ascontiguousarray(images.transpose(order))
+    row = images.reshape(len(images), -1)
+    if len(entry.shape) == 2 and entry.shape[1] in (None, row.shape[1]):
+        return row
     given = list(images.shape[1:])
     raise BadData(f"images of shape {given} do not fit input {entry.name!r}", where=path, allowed=str(entry.shape[1:]))
 

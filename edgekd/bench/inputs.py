@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -70,8 +71,8 @@ def _shape(value: ValueInfoProto, path: Path, given: tuple[int, ...] | None) -> 
 
 
 def _fitting(fixed: list[int | None], given: tuple[int, ...], name: str, path: Path) -> tuple[int, ...]:
-    """`given` as it is, or with its channels moved from first to last or back: the first that agrees with the file."""
-    for shape in (given, (*given[1:], *given[:1]), (*given[-1:], *given[:-1])):
+    """`given` as it is, with its channels moved from first to last or back, or in one row: what first fits the file."""
+    for shape in (given, (*given[1:], *given[:1]), (*given[-1:], *given[:-1]), (math.prod(given),)):
         if len(shape) == len(fixed) and all(f in (None, s) for f, s in zip(fixed, shape, strict=True)):
             return shape
     raise BadModel(f"input shape {list(given)} contradicts input {name!r}", where=path, allowed=str(fixed))

@@ -111,6 +111,8 @@ def read_spec(
     wiring = Wiring(model)
     entry, dims, flat = _image_input(model, path, stated)
     axes, layout_source = image_layout(layout, dims, wiring.head(entry.name, None))
+    if flat and layout is None:
+        axes, layout_source = "NCHW", "default"
     channels, height, width = image_shape(dims, axes, input_shape, path)
     output = _score_output(model, path)
     values = pixel_values(wiring.head(entry.name, channels), channels, stated)

@@ -11,6 +11,7 @@ from onnx import TensorProto, helper
 from tiny_teacher import classifier
 
 from edgekd import inference
+from edgekd.bench.inputs import describe
 from edgekd.errors import BadModel
 from edgekd.teachers.session import SessionSource
 from edgekd.teachers.source import SMALLEST, SURE, LabelsOnly, as_logits, checked
@@ -101,6 +102,13 @@ def test_a_tree_ensemble_answers_centred_log_probabilities(tmp_path: Path) -> No
     for row, expected in zip(found, ([0.75, 0.25, SMALLEST], [0.125, 0.125, 0.75]), strict=True):
         logs = np.log(expected)
         np.testing.assert_allclose(row, logs - logs.mean(), rtol=1e-5)
+
+
+def test_a_tree_ensemble_is_measured_as_any_other_teacher(tmp_path: Path) -> None:
+    path, low = trees(tmp_path), np.zeros((2, 1, 2, 2), np.float32)
+    np.testing.assert_allclose(inference.logits(path, low), [[0.75, 0.25, 0.0]] * 2)
+    assert describe(onnx.load(path), path, (1, 2, 2), 0, 1)[0].shape == (1, 4)
+    assert read_spec(path, input_shape=(1, 2, 2)).sources["layout"] == "default"
 
 
 def test_a_tree_ensemble_says_what_it_lacks(tmp_path: Path) -> None:
