@@ -23,6 +23,8 @@ from typing import Any
 
 import numpy as np
 
+from edgekd.settings import DEFAULT_MINUTES
+
 ROOT = Path(__file__).resolve().parent.parent
 RESULT = ROOT / "benchmarks/results/first_light.json"
 TEACHER, EXCERPT = ROOT / "examples/teacher.onnx", ROOT / "examples/evaluation.npz"
@@ -118,8 +120,6 @@ def main() -> None:
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--data", type=Path, default=ROOT.parent / "shared/data/fashion_mnist.npz")
     arguments = parser.parse_args()
-    from edgekd.distill import DEFAULT_MINUTES  # noqa: PLC0415 - torch is not needed to show the help
-
     minutes = arguments.minutes or DEFAULT_MINUTES
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)

@@ -14,7 +14,7 @@ from edgekd.objectives import find_method
 from edgekd.run_folder import RunFolder
 from edgekd.shipped import read_toml
 
-DEFAULT_MINUTES = 3.8
+DEFAULT_MINUTES = 3.9
 
 
 def resolve_settings(
