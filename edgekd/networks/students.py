@@ -44,6 +44,17 @@ class LeNet5(nn.Module):
         return logits
 
 
+def _pointwise(inputs: int, outputs: int, stride: int) -> list[nn.Module]:
+    """A 1x1 convolution with a stride.
+
+    With fewer than 16 channels the pixels are picked first, by a pooling over one pixel, which is the same: oneDNN's
+    weight gradient of the strided convolution writes out of bounds there, channels last (uxlfoundation/oneDNN#6035).
+    """
+    if stride == 1 or inputs >= 16:
+        return [nn.Conv2d(inputs, outputs, 1, stride, bias=False)]
+    return [nn.MaxPool2d(1, stride), nn.Conv2d(inputs, outputs, 1, bias=False)]
+
+
 class ResidualBlock(nn.Module):
     """Two 3x3 convolutions with batch normalization and a shortcut (He et al., 2016, basic block)."""
 
@@ -55,7 +66,7 @@ class ResidualBlock(nn.Module):
         self.norm2 = nn.BatchNorm2d(outputs)
         self.shortcut: nn.Module = nn.Identity()
         if stride != 1 or inputs != outputs:
-            self.shortcut = nn.Sequential(nn.Conv2d(inputs, outputs, 1, stride, bias=False), nn.BatchNorm2d(outputs))
+            self.shortcut = nn.Sequential(*_pointwise(inputs, outputs, stride), nn.BatchNorm2d(outputs))
 
     def forward(self, images: Tensor) -> Tensor:
         out = functional.relu(self.norm1(self.conv1(images)))

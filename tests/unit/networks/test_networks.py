@@ -4,10 +4,13 @@ import sys
 
 import pytest
 import torch
+from torch import nn
+from torch.nn import functional
 
 from edgekd import networks
 from edgekd.errors import BadSetting, UnknownName
 from edgekd.networks.generators import Generator
+from edgekd.networks.students import ResidualBlock
 
 
 @pytest.mark.parametrize(("name", "expected"), [("lenet5", 61_706), ("lenet5-half", 15_738)])
@@ -88,3 +91,19 @@ def test_the_published_generator_for_mnist():
         100 * 8192 + 8192 + 2 * 128 + (128 * 128 * 9 + 128) + 2 * 128 + (128 * 64 * 9 + 64) + 2 * 64 + (64 * 9 + 1)
     )
     assert networks.parameters(generator) == expected
+
+
+def test_a_narrow_shortcut_picks_the_pixels_that_a_strided_convolution_picks():
+    narrow = ResidualBlock(8, 12, stride=2).shortcut
+    assert [type(layer) for layer in narrow] == [nn.MaxPool2d, nn.Conv2d, nn.BatchNorm2d]
+    images = torch.randn(3, 8, 7, 6)
+    strided = functional.conv2d(images, narrow[1].weight, stride=2)
+    torch.testing.assert_close(narrow[1](narrow[0](images)), strided)
+
+
+def test_no_student_strides_a_convolution_of_one_pixel_over_few_channels():
+    """It corrupts memory in training (oneDNN issue 6035), which a test of the gradient might survive."""
+    for name in networks.STUDENTS:
+        layers = networks.build_student(name, 0.1, (1, 64, 64), 10).modules()
+        strided = (m for m in layers if isinstance(m, nn.Conv2d) and m.kernel_size == (1, 1) and m.stride != (1, 1))
+        assert all(layer.in_channels >= 16 for layer in strided), name
