@@ -35,7 +35,7 @@ from edgekd.teachers.asked import AskedTeacher
 from edgekd.teachers.ledger import Ledger
 from edgekd.teachers.open import Named, Opened, opened_teachers
 from edgekd.teachers.spec import Interface
-from edgekd.training import Training, mean_logits
+from edgekd.training import Training, keep_freed_memory, mean_logits
 
 __all__ = ["Progress", "distill", "resolve_settings"]
 
@@ -111,6 +111,7 @@ def distill(
         raise BadRun("the run folder exists already", where=run.path, hint=hint)
     if settings.threads:
         torch.set_num_threads(settings.threads)
+    keep_freed_memory()
     ledger = Ledger(run.ledger_file, settings.max_queries)
     names = [teachers] if isinstance(teachers, str | Path) else list(teachers)
     before = run.record() if resume else None
