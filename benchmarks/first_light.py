@@ -64,6 +64,12 @@ def one_seed(seed: int, minutes: float, whole_test: Path, folder: Path) -> dict[
     }
 
 
+def write_test_images(data: Path, path: Path) -> None:
+    """The 10,000 test images of a `fashion_mnist.npz` as `edgekd eval` takes them."""
+    with np.load(data, allow_pickle=False) as arrays:
+        np.savez(path, images=arrays["x_test"][:, None], labels=arrays["y_test"].astype(np.int64))
+
+
 def accuracies(evaluations: dict[str, Any]) -> dict[str, Any]:
     """Accuracy per model, and agreement with the teacher where it was there to be asked."""
     found: dict[str, Any] = {}
@@ -123,8 +129,7 @@ def main() -> None:
     minutes = arguments.minutes or DEFAULT_MINUTES
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
-        with np.load(arguments.data, allow_pickle=False) as data:
-            np.savez(folder / "test.npz", images=data["x_test"][:, None], labels=data["y_test"].astype(np.int64))
+        write_test_images(arguments.data, folder / "test.npz")
         load_before = os.getloadavg()
         runs = [one_seed(seed, minutes, folder / "test.npz", folder) for seed in range(arguments.seeds)]
     record = {
