@@ -71,6 +71,9 @@ Bounds = Annotated[
     str | None,
     typer.Option("--input-range", metavar="LOW,HIGH", help="Values of the input; from the graph, or 0,1."),
 ]
+TaskName = Annotated[
+    Literal["classes", "binary", "multilabel"] | None, typer.Option("--task", help="What it answers; as recognised.")
+]
 TargetName = Annotated[
     str,
     typer.Option(help="Device: a name or your own .toml.", autocompletion=lambda: shipped.names("targets")),
@@ -108,12 +111,15 @@ def _refuse_of_run(stated: object, flag: str) -> None:
 
 @app.command()
 def inspect(
-    model: Annotated[Path, typer.Argument(help="ONNX file.")], input_shape: Shape = None, json: Json = False
+    model: Annotated[Path, typer.Argument(help="ONNX file.")],
+    input_shape: Shape = None,
+    task: TaskName = None,
+    json: Json = False,
 ) -> None:
     """Say what an ONNX model is, and what it would be as a teacher."""
     from edgekd import inspect as inspection
 
-    found = inspection.inspect_model(model, input_shape=flags.shape(input_shape))
+    found = inspection.inspect_model(model, input_shape=flags.shape(input_shape), task=task)
     record = {"schema": inspection.SCHEMA, **found.model_dump(mode="json")}
     terminal.show(record, terminal.table(inspection.rows(found)), as_json=json)
 
@@ -146,6 +152,7 @@ def distill(
     mean: Annotated[str | None, typer.Option(metavar="M[,M…]", help="Mean of the input, per channel.")] = None,
     std: Annotated[str | None, typer.Option(metavar="S[,S…]", help="Deviation of the input, per channel.")] = None,
     layout: Annotated[Literal["NCHW", "NHWC"] | None, typer.Option(help="Order of the input's axes.")] = None,
+    task: TaskName = None,
     access: Annotated[
         Literal["auto", "gradient", "scores", "labels"] | None,
         typer.Option(help="How much of the teacher to use; auto (if not told): gradient where there is one."),
@@ -182,7 +189,7 @@ def distill(
     told |= {"input_shape": flags.shape(input_shape), "input_range": flags.bounds(input_range), "layout": layout}
     told |= {"mean": flags.numbers(mean, "--mean"), "std": flags.numbers(std, "--std")}
     told |= {"access": access, "gradient": gradient, "directions": directions, "coarse": coarse}
-    told |= {"max_queries": max_queries}
+    told |= {"max_queries": max_queries, "task": task}
     wait: dict[str, Any] = {"timeout": timeout, "patience": patience, "batch": batch, "token_env": token_env}
     wait |= {"headers": flags.pairs(header, "--header", "X-Api-Key=API_KEY"), "trust_callable": trust_callable}
     reach = validated(Reach, {name: value for name, value in wait.items() if value is not None}, "flags")
@@ -278,6 +285,7 @@ def evaluate(
     ] = None,
     teacher: TeacherFile = None,
     input_range: Bounds = None,
+    task: TaskName = None,
     json: Json = False,
 ) -> None:
     """Accuracy on labelled images, for people who have some. Nothing of it flows back into a distillation."""
@@ -289,9 +297,11 @@ def evaluate(
     model, stated = _as_model(subject), flags.bounds(input_range)
     if model is not None and not RunFolder(model.parent).record_file.is_file():
         low, high = stated or evaluation.input_range(model)
-        records = {model.name: evaluation.evaluate(model, data, teacher=teacher, low=low, high=high)}
+        read = task or evaluation.task_of(model)
+        records = {model.name: evaluation.evaluate(model, data, teacher=teacher, low=low, high=high, task=read)}
     else:
         _refuse_of_run(stated, "--input-range")
+        _refuse_of_run(task, "--task")
         run = RunFolder(model.parent) if model is not None else _run_folder(subject)
         records = evaluation.evaluate_run(run, data, teacher=teacher, only=model)
     result = {"schema": evaluation.COLLECTION, "models": records}

@@ -11,6 +11,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 
 from edgekd import shipped
 from edgekd.errors import BadSetting
+from edgekd.tasks import Task
 
 
 class Record(BaseModel):
@@ -91,6 +92,7 @@ class DistillSettings(Record):
     mean: tuple[float, ...] | None = None
     std: tuple[float, ...] | None = None
     layout: Literal["NCHW", "NHWC"] | None = None
+    task: Task | None = Field(default=None, description="what the teacher answers; None: as it is recognised")
     access: Literal["auto", "gradient", "scores", "labels"] = Field(
         default="auto", description="how much of the teacher is used; auto: gradient where there is one, else scores"
     )

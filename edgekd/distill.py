@@ -27,9 +27,9 @@ from edgekd.objectives import find_method
 from edgekd.provenance import check_same, cut_metrics, described_again, discard, new_record
 from edgekd.run_folder import HeldOut, RunFolder, atomic, write_json
 from edgekd.settings import resolve_settings
+from edgekd.synthesis import questions
 from edgekd.synthesis.bank import from_codes
 from edgekd.synthesis.grid import write_grid
-from edgekd.synthesis.losses import class_entropy
 from edgekd.teachers import Signal, require
 from edgekd.teachers.asked import AskedTeacher
 from edgekd.teachers.ledger import Ledger
@@ -136,7 +136,7 @@ def _prepared(
     opened: Sequence[Opened], settings: DistillSettings, run: RunFolder, before: dict[str, Any] | None
 ) -> tuple[Training, dict[str, Any]]:
     """The training at its beginning and the record of the run, of teachers that fit the method and the run so far."""
-    objective = find_method(settings.method).objective(settings.recipe)
+    objective = find_method(settings.method).objective(settings.recipe, opened[0].teacher.spec.task)
     for one in opened:
         require(one.teacher, objective.needs, f"method {settings.method}", one.why)
     record = check_same(run, before, opened, settings) if before else new_record(opened, settings)
@@ -281,8 +281,9 @@ class _Journal:
         self.sums, self.rounds, self.images, self.told = {}, 0, self.training.images_seen, now
         if int(fraction * GRIDS) > self.pictured:
             self.pictured = int(fraction * GRIDS)
-            kept = self.training.held_out
-            write_grid(self.run.samples / f"step_{self.training.step:06d}.png", *kept.in_order())
+            codes, logits = self.training.held_out.in_order()
+            chosen = questions.chosen(logits, self.training.task)
+            write_grid(self.run.samples / f"step_{self.training.step:06d}.png", codes, chosen)
 
     def _tell(self, fraction: float, interval: float) -> None:
         training = self.training
@@ -291,7 +292,7 @@ class _Journal:
         left = training.seconds * (1 - fraction) / max(fraction, 1e-9) if fraction < 1 else 0.0
         progress = Progress(training.step, min(fraction, 1.0), training.seconds, left, rate, means)
         logits = training.held_out.in_order()[1][-256:]
-        balance = class_entropy(logits.argmax(dim=1), logits.shape[1])
+        balance = questions.balance(logits, training.task)
         line = {"step": training.step, "seconds": round(training.seconds, 2), "class_entropy": round(balance, 4)}
         line |= {name: round(value, 6) for name, value in means.items()}
         with self.run.metrics_file.open("a", encoding="utf-8") as file:
@@ -375,8 +376,9 @@ def _finish(training: Training, run: RunFolder) -> None:
     if not len(training.held_out):
         return
     codes, stored = training.held_out.in_order()
-    write_grid(run.samples / "final.png", codes, stored)
+    write_grid(run.samples / "final.png", codes, questions.chosen(stored, training.task))
     images = from_codes(codes, training.low, training.high)
     with torch.no_grad():
         answers = [mean_logits([t(part) for t in training.teachers]) for part in torch.split(images, 256)]
-    run.write_held_out(HeldOut(codes.numpy(), torch.cat(answers).numpy(), training.low, training.high))
+    answered = torch.cat(answers).numpy()
+    run.write_held_out(HeldOut(codes.numpy(), answered, training.low, training.high, training.task))

@@ -3,11 +3,15 @@
 The record `edgekd.evaluation/1`:
 
     schema, tool, measured (ISO UTC)
-    model      file, sha256, bytes, classes
+    task       classes, binary or multilabel
+    model      file, sha256, bytes, classes (columns of its answer)
     data       file, sha256, images, low, high
     accuracy, correct, n, interval (Wilson, 95 %)
     per_class  list of {class, n, accuracy (null without images)}
     teacher    null, or {file, sha256, accuracy, agreement}: agreement is the share of images with the same top class
+
+Of several labels each counts for itself: n is images times labels, accuracy and agreement are shares of labels, and
+per_class has an entry per label, of all images. The interval does not know that labels of one image are related.
 """
 
 from __future__ import annotations
@@ -28,6 +32,9 @@ import edgekd
 from edgekd import inference, onnx_file, units
 from edgekd.errors import BadData, BadModel, EdgekdError
 from edgekd.run_folder import RunFolder, read_json, write_json
+from edgekd.run_folder import task_of as task_of_run
+from edgekd.tasks import KINDS, TASKS, Task, choices
+from edgekd.teachers import answers
 from edgekd.teachers.spec import read_spec
 
 SCHEMA = "edgekd.evaluation/1"
@@ -35,20 +42,31 @@ COLLECTION = "edgekd.evaluations/1"
 Images = NDArray[np.uint8] | NDArray[np.float32]
 Labels = NDArray[np.int64]
 
-_KEYS = "an .npz with images (uint8 or float32, [N, C, H, W], [N, H, W, C] or [N, H, W]) and labels (integers, [N])"
+_KEYS = (
+    "an .npz with images (uint8 or float32, [N, C, H, W], [N, H, W, C] or [N, H, W]) "
+    "and labels (integers, [N], or [N, K] for multilabel)"
+)
 _CHUNK_BYTES = 2**26
 
 
 def evaluate(
-    model: Path, data: Path, *, teacher: Path | None = None, low: float = 0.0, high: float = 1.0, threads: int = 1
+    model: Path,
+    data: Path,
+    *,
+    teacher: Path | None = None,
+    low: float = 0.0,
+    high: float = 1.0,
+    task: Task = "classes",
+    threads: int = 1,
 ) -> dict[str, Any]:
     """Accuracy of a model on labelled images, and its agreement with a teacher.
 
     Args:
         model: an ONNX classifier of one float32 image.
-        data: an `.npz` with `images` and `labels`.
+        data: an `.npz` with `images` and `labels`: integers `[N]`, for `multilabel` 0 and 1 `[N, K]`.
         teacher: another ONNX classifier of the same classes.
         low, high: where uint8 0 and 255 go in the model's input range; float32 images are fed as they are.
+        task: how answers and labels are read.
         threads: of ONNX Runtime.
 
     Returns:
@@ -61,26 +79,38 @@ def evaluate(
     """
     for path in (model, teacher) if teacher else (model,):
         onnx_file.load(path)
-    images, labels = read_labelled(data)
-    answer = partial(_answers, images=images, low=low, high=high, threads=threads)
-    answers = answer(model)
-    classes = answers.shape[1]
-    _require_classes(labels, classes, data, model)
-    predicted = answers.argmax(1)
-    correct = int((predicted == labels).sum())
+    images, labels = read_labelled(data, task)
+    answer = partial(_answers, images=images, task=task, low=low, high=high, threads=threads)
+    found = answer(model)
+    columns = found.shape[1]
+    _require_task(task, columns, model)
+    predicted = choices(found, task)
+    options = KINDS[task].options(columns)
+    _require_options(labels, predicted.shape[1], options, data, model)
+    right = predicted == labels
+    correct = int(right.sum())
     return {
         "schema": SCHEMA,
         "tool": {"name": "edgekd", "version": edgekd.__version__},
         "measured": datetime.now(UTC).isoformat(timespec="seconds"),
-        "model": {**_identity(model, onnx_file.model_sha256), "bytes": onnx_file.size(model), "classes": classes},
+        "task": task,
+        "model": {**_identity(model, onnx_file.model_sha256), "bytes": onnx_file.size(model), "classes": columns},
         "data": {**_identity(data, onnx_file.sha256), "images": len(images), "low": low, "high": high},
-        "accuracy": correct / len(labels),
+        "accuracy": correct / right.size,
         "correct": correct,
-        "n": len(labels),
-        "interval": list(wilson(correct, len(labels))),
-        "per_class": _per_class(predicted, labels, classes),
-        "teacher": _beside(teacher, answer(teacher), answers, labels) if teacher else None,
+        "n": right.size,
+        "interval": list(wilson(correct, right.size)),
+        "per_class": _per_label(right) if right.shape[1] > 1 else _per_class(right[:, 0], labels[:, 0], options),
+        "teacher": _beside(teacher, answer(teacher), found, labels, task) if teacher else None,
     }
+
+
+def task_of(model: Path) -> Task:
+    """How a model's answers are read, by its graph or its metadata; classes where those do not tell."""
+    try:
+        return read_spec(model).task
+    except EdgekdError:  # what is wrong with it, if anything, `evaluate` will say
+        return "classes"
 
 
 def input_range(model: Path) -> tuple[float, float]:
@@ -92,8 +122,8 @@ def input_range(model: Path) -> tuple[float, float]:
     return spec.low, spec.high
 
 
-def read_labelled(path: Path) -> tuple[Images, Labels]:
-    """Images `[N, C, H, W]` or `[N, H, W, C]` (uint8 or finite float32) and labels `[N]`; never unpickles.
+def read_labelled(path: Path, task: Task = "classes") -> tuple[Images, Labels]:
+    """Images `[N, C, H, W]` or `[N, H, W, C]` (uint8 or finite float32), labels `[N, 1]` or `[N, K]`; never unpickles.
 
     Raises:
         BadData: says what is wrong with the file.
@@ -105,8 +135,10 @@ def read_labelled(path: Path) -> tuple[Images, Labels]:
         raise BadData(
             f"images have shape {list(images.shape)}", where=path, allowed="[N, C, H, W], [N, H, W, C] or [N, H, W]"
         )
-    if labels.dtype.kind not in "iu" or labels.ndim != 1:
-        raise BadData(f"labels are {labels.dtype} of shape {list(labels.shape)}", where=path, allowed="integers [N]")
+    axes = KINDS[task].axes
+    if labels.dtype.kind not in "iu" or labels.ndim != axes:
+        allowed = f"integers [N{', K' * (axes > 1)}] for {task}"
+        raise BadData(f"labels are {labels.dtype} of shape {list(labels.shape)}", where=path, allowed=allowed)
     if len(images) != len(labels):
         raise BadData(f"{len(images)} images but {len(labels)} labels", where=path)
     if images.size == 0:
@@ -114,7 +146,7 @@ def read_labelled(path: Path) -> tuple[Images, Labels]:
     if images.dtype == np.float32 and not np.isfinite(images).all():
         row = int(np.flatnonzero(~np.isfinite(images.reshape(len(images), -1)).all(1))[0])
         raise BadData(f"image {row} holds NaN or infinity", where=path)
-    return images if images.ndim == 4 else images[:, None], labels
+    return images if images.ndim == 4 else images[:, None], labels.reshape(len(labels), -1)
 
 
 def _arrays(path: Path) -> tuple[NDArray[Any], NDArray[Any]]:
@@ -136,18 +168,28 @@ def _arrays(path: Path) -> tuple[NDArray[Any], NDArray[Any]]:
         raise BadData(what, where=path, allowed=_KEYS) from error
 
 
-def _require_classes(labels: NDArray[Any], classes: int, data: Path, model: Path) -> None:
-    wrong = np.flatnonzero((labels < 0) | (labels >= classes))
+def _require_task(task: Task, columns: int, model: Path) -> None:
+    if not KINDS[task].fits(columns):
+        fitting = ", ".join(known for known in TASKS if KINDS[known].fits(columns))
+        raise BadModel(f"{columns} columns are not for task {task}", where=model, allowed=fitting)
+
+
+def _require_options(labels: NDArray[Any], questions: int, options: int, data: Path, model: Path) -> None:
+    if labels.shape[1] != questions:
+        what = f"{labels.shape[1]} labels for each image, {Path(model).name} answers {questions}"
+        raise BadData(what, where=data, allowed=f"[N, {questions}]")
+    wrong = np.argwhere((labels < 0) | (labels >= options))
     if len(wrong):
-        what = f"label {labels[wrong[0]]} of image {wrong[0]} is no class of {Path(model).name}"
-        raise BadData(what, where=data, allowed=f"0 to {classes - 1}")
+        image, question = wrong[0]
+        what = f"label {labels[image, question]} of image {image} is no class of {Path(model).name}"
+        raise BadData(what, where=data, allowed=f"0 to {options - 1}")
 
 
-def _answers(model: Path, images: Images, low: float, high: float, threads: int) -> NDArray[np.float32]:
+def _answers(model: Path, images: Images, task: Task, low: float, high: float, threads: int) -> NDArray[np.float32]:
     """Logits `[N, K]`, a chunk of images at a time: as float32 they would fill four times the file's memory."""
     chunk = max(1, _CHUNK_BYTES // (4 * images[0].size))
     parts = (_scaled(images[start : start + chunk], low, high) for start in range(0, len(images), chunk))
-    return np.concatenate([inference.logits(model, part, threads) for part in parts])
+    return np.concatenate([answers.logits(model, part, task, threads) for part in parts])
 
 
 def _scaled(images: Images, low: float, high: float) -> NDArray[np.float32]:
@@ -164,26 +206,30 @@ def wilson(correct: int, n: int, z: float = 1.959964) -> tuple[float, float]:
     return max(0.0, middle - reach), min(1.0, middle + reach)
 
 
-def _per_class(predicted: NDArray[np.int64], labels: NDArray[Any], classes: int) -> list[dict[str, Any]]:
+def _per_class(right: NDArray[np.bool_], labels: NDArray[Any], classes: int) -> list[dict[str, Any]]:
     counts = np.bincount(labels.astype(np.int64), minlength=classes)
-    right = np.bincount(labels[predicted == labels].astype(np.int64), minlength=classes)
+    correct = np.bincount(labels[right].astype(np.int64), minlength=classes)
     return [
-        {"class": k, "n": int(counts[k]), "accuracy": right[k].item() / counts[k].item() if counts[k] else None}
+        {"class": k, "n": int(counts[k]), "accuracy": correct[k].item() / counts[k].item() if counts[k] else None}
         for k in range(classes)
     ]
 
 
+def _per_label(right: NDArray[np.bool_]) -> list[dict[str, Any]]:
+    return [{"class": k, "n": len(right), "accuracy": share.item()} for k, share in enumerate(right.mean(axis=0))]
+
+
 def _beside(
-    teacher: Path, theirs: NDArray[np.float32], answers: NDArray[np.float32], labels: NDArray[Any]
+    teacher: Path, theirs: NDArray[np.float32], found: NDArray[np.float32], labels: NDArray[Any], task: Task
 ) -> dict[str, Any]:
-    if theirs.shape != answers.shape:
-        what = f"the teacher has {theirs.shape[1]} classes, the model {answers.shape[1]}"
+    if theirs.shape != found.shape:
+        what = f"the teacher has {theirs.shape[1]} classes, the model {found.shape[1]}"
         raise BadModel(what, where=teacher)
-    accuracy = float((theirs.argmax(1) == labels).mean())
+    accuracy = float((choices(theirs, task) == labels).mean())
     return {
         **_identity(teacher, onnx_file.model_sha256),
         "accuracy": accuracy,
-        "agreement": inference.agreement(answers, theirs),
+        "agreement": inference.agreement(found, theirs, task),
     }
 
 
@@ -222,8 +268,9 @@ def evaluate_run(
     told, files = run.record()["teacher"], run.models(teacher)
     known = files.pop("teacher", None)
     low, high = float(told["low"]), float(told["high"])
+    task = task_of_run(run.record())
     chosen = [only] if only is not None else list(files.values())
-    records = [evaluate(file, data, teacher=known, low=low, high=high) for file in chosen]
+    records = [evaluate(file, data, teacher=known, low=low, high=high, task=task) for file in chosen]
     for record in records:
         remember(run, record)
     return {record["model"]["file"]: record for record in records}
@@ -239,10 +286,24 @@ def rows(records: dict[str, dict[str, Any]]) -> list[list[str]]:
     for name, record in records.items():
         low, high = record["interval"]
         agreement = share(record["teacher"]["agreement"]) if record["teacher"] else "-"
-        table.append([name, share(record["accuracy"]), f"{share(low)} to {share(high)}", agreement, str(record["n"])])
+        table.append(
+            [
+                name,
+                share(record["accuracy"]),
+                f"{share(low)} to {share(high)}",
+                agreement,
+                str(record["data"]["images"]),
+            ]
+        )
     told = next((record for record in records.values() if record["teacher"]), None)
     if told:
         table.append(
-            [f"{told['teacher']['file']} (teacher)", share(told["teacher"]["accuracy"]), "", "", str(told["n"])]
+            [
+                f"{told['teacher']['file']} (teacher)",
+                share(told["teacher"]["accuracy"]),
+                "",
+                "",
+                str(told["data"]["images"]),
+            ]
         )
     return table

@@ -19,7 +19,8 @@ from edgekd.errors import BadModel, BadRun
 from edgekd.extras import require_distill
 from edgekd.inference import agreement, fed, logits
 from edgekd.quantize import generator_samples, quantize
-from edgekd.run_folder import RunFolder, atomic, read_json, write_json
+from edgekd.run_folder import RunFolder, atomic, read_json, task_of, write_json
+from edgekd.tasks import NOTE
 
 if TYPE_CHECKING:
     from edgekd.tracing import Port, Traced
@@ -131,14 +132,16 @@ def _float_models(
 
 
 def _notes(weights: Path, record: dict[str, Any]) -> dict[str, str]:
-    """Provenance of a float model."""
-    return {
+    """Provenance of a float model, and its task where a reader of logits alone would take it for another."""
+    task = task_of(record)
+    notes = {
         "edgekd.version": __version__,
         "edgekd.weights.sha256": onnx_file.sha256(weights),
         "edgekd.teacher.sha256": record["teacher"]["sha256"],
         "edgekd.student": f"{record['student']['name']} width {record['student']['width']:g}",
         "edgekd.seed": str(record["settings"]["seed"]),
     }
+    return notes if task == "classes" else notes | {NOTE: task}
 
 
 def _up_to_date(path: Path, notes: dict[str, str], target: Target) -> bool:
@@ -184,7 +187,7 @@ def _ports(record: dict[str, Any]) -> dict[str, Port]:
     teacher = record["teacher"]
     shape = (teacher["channels"], teacher["height"], teacher["width"])
     return {
-        "student": Port(teacher["input_name"], "logits", shape, layout=teacher["layout"], classes=True),
+        "student": Port(teacher["input_name"], "logits", shape, layout=teacher["layout"], task=task_of(record)),
         "generator": Port("latent", "image", (record["generator"]["latent"],)),
     }
 
@@ -233,15 +236,15 @@ def _without_stale_int8(run: RunFolder) -> list[str]:
 
 
 def _agreements(run: RunFolder, record: dict[str, Any], int8: bool) -> dict[str, Any]:
-    """Shares of held-out images on which two models choose the same class."""
+    """Shares of held-out images on which two models choose the same class, or of their labels."""
     held = run.held_out()
     images = fed(held.images(), record["teacher"]["layout"])
     student = logits(run.student_onnx, images)
-    found = {"student_teacher": agreement(student, held.logits)}
+    found = {"student_teacher": agreement(student, held.logits, held.task)}
     if int8:
         quantized = logits(run.student_int8_onnx, images)
-        found["student_int8_teacher"] = agreement(quantized, held.logits)
-        found["student_int8_student"] = agreement(quantized, student)
+        found["student_int8_teacher"] = agreement(quantized, held.logits, held.task)
+        found["student_int8_student"] = agreement(quantized, student, held.task)
     return found
 
 

@@ -46,7 +46,9 @@ class Budget(Record):
     max_size_ratio: Ratio | None = Field(default=None, description="bytes, over the teacher's")
     max_parameters_ratio: Ratio | None = Field(default=None, description="parameters, over the teacher's")
     max_p50_ratio: Ratio | None = Field(default=None, description="median latency, over the teacher's")
-    min_agreement: Share | None = Field(default=None, description="same top class as the teacher, generated images")
+    min_agreement: Share | None = Field(
+        default=None, description="same class or labels as the teacher, generated images"
+    )
     min_accuracy: Share | None = Field(default=None, description="on labelled images, from edgekd eval")
 
     def limits(self) -> dict[str, float]:
@@ -176,9 +178,10 @@ class Evidence:
         return count
 
     def agreement(self) -> float:
-        """With the teacher's top class on the held-out generated images, run now."""
+        """With the teacher's choices on the held-out generated images, run now."""
         held_out = self.of_run().held_out()
-        return inference.agreement(inference.logits(self.file, held_out.images()), held_out.logits)
+        answers = inference.logits(self.file, held_out.images())
+        return inference.agreement(answers, held_out.logits, held_out.task)
 
     def accuracy(self) -> float:
         """From evaluation.json, if it is of this file."""

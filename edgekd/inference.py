@@ -10,9 +10,11 @@ from pathlib import Path
 import numpy as np
 import onnxruntime
 from numpy.typing import NDArray
+from onnx import ModelProto, TensorProto
 
 from edgekd.errors import BadData, BadModel, CannotLoad, EdgekdError
 from edgekd.onnx_file import first_line
+from edgekd.tasks import Task, choices
 
 Floats = NDArray[np.float32]
 _BATCH = 256
@@ -64,6 +66,12 @@ def logits(path: Path, images: Floats, threads: int = 1) -> Floats:
     return np.concatenate(answers)
 
 
+def scores_name(model: ModelProto) -> str:
+    """The output that `logits` reads: the first of floats."""
+    floats = (one.name for one in model.graph.output if one.type.tensor_type.elem_type == TensorProto.FLOAT)
+    return next(floats, model.graph.output[0].name)
+
+
 def fed(images: Floats, layout: str) -> Floats:
     """Images `[N, C, H, W]` as a file of that layout takes them: as they are, or `[N, H, W, C]` for NHWC."""
     return np.ascontiguousarray(images.transpose(0, 2, 3, 1)) if layout == "NHWC" else images
@@ -113,12 +121,12 @@ def _padded(part: Floats, batch: int) -> Floats:
     return np.concatenate([part, np.repeat(part[-1:], batch - len(part), axis=0)])
 
 
-def agreement(first: Floats, second: Floats) -> float:
-    """Share of rows `[N, K]` whose arg-max is the same.
+def agreement(first: Floats, second: Floats, task: Task = "classes") -> float:
+    """Share of questions that logits `[N, K]` answer alike: rows of the same arg-max, or labels of the same sign.
 
     Raises:
         BadData: not the same number of rows and classes.
     """
     if first.shape != second.shape:
         raise BadData(f"answers of shape {list(first.shape)} and {list(second.shape)} cannot agree")
-    return float((first.argmax(1) == second.argmax(1)).mean())
+    return float((choices(first, task) == choices(second, task)).mean())

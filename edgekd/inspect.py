@@ -17,6 +17,7 @@ from edgekd.config import Record
 from edgekd.errors import CannotLoad, EdgekdError
 from edgekd.extras import INSTALL
 from edgekd.inference import fed_shape, open_session
+from edgekd.tasks import Task
 from edgekd.teachers.points import folded_points
 from edgekd.teachers.spec import Layout, TeacherSpec, read_spec, statistics_points
 from edgekd.teachers.wiring import Ending, Wiring
@@ -56,6 +57,7 @@ class TeacherFacts(Record):
     """What `read_spec` found; of a field X, `sources[X]` is "graph", "flag" or "default"."""
 
     classes: int
+    task: Task
     layout: Layout
     channels: int
     height: int
@@ -91,19 +93,22 @@ class Inspection(Record):
     problems: list[str]
 
 
-def inspect_model(path: Path, *, input_shape: tuple[int, int, int] | None = None) -> Inspection:
+def inspect_model(
+    path: Path, *, input_shape: tuple[int, int, int] | None = None, task: Task | None = None
+) -> Inspection:
     """Look at an ONNX file.
 
     Args:
         path: any ONNX model.
         input_shape: channels, height, width, where the file leaves them free.
+        task: how its answers are read, where the file does not tell.
 
     Raises:
         BadModel: not a valid ONNX file.
     """
     path = Path(path)
     model = onnx_file.load(path)
-    spec, problem = _spec(path, input_shape)
+    spec, problem = _spec(path, input_shape, task)
     wiring = Wiring(model)
     return Inspection(
         file=str(path),
@@ -124,15 +129,15 @@ def inspect_model(path: Path, *, input_shape: tuple[int, int, int] | None = None
     )
 
 
-def _spec(path: Path, input_shape: tuple[int, int, int] | None) -> tuple[TeacherSpec | None, str]:
+def _spec(path: Path, input_shape: tuple[int, int, int] | None, task: Task | None) -> tuple[TeacherSpec | None, str]:
     try:
-        return read_spec(path, input_shape=input_shape), ""
+        return read_spec(path, input_shape=input_shape, task=task), ""
     except EdgekdError as error:
         return None, str(error).removeprefix(f"{path}: ")
 
 
 def _facts(spec: TeacherSpec) -> TeacherFacts:
-    same = ("classes", "layout", "channels", "height", "width", "batch", "ending", "mean", "std", "sources")
+    same = ("classes", "task", "layout", "channels", "height", "width", "batch", "ending", "mean", "std", "sources")
     return TeacherFacts(range=(spec.low, spec.high), **{name: getattr(spec, name) for name in same})
 
 
@@ -229,7 +234,8 @@ def _teacher_rows(facts: TeacherFacts) -> list[list[str]]:
         mean, std = (", ".join(f"{value:.4g}" for value in values) for values in (facts.mean, facts.std))
         normalization = f"mean {mean}, std {std} ({facts.sources['normalization']})"
     return [
-        ["classes", str(facts.classes)],
+        ["task", f"{facts.task} ({facts.sources['task']})"],
+        ["classes" if facts.task == "classes" else "label columns", str(facts.classes)],
         ["batch", "free" if facts.batch is None else f"fixed at {facts.batch}"],
         ["layout", f"{facts.layout} ({facts.sources['layout']})"],
         ["range", f"[{low:g}, {high:g}] ({facts.sources['range']})"],

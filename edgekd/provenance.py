@@ -86,6 +86,9 @@ def check_same(
         if then.get("access", one["access"]) != one["access"]:
             what = f"it had access {then['access']} to {then['path']}, now {one['access']}"
             raise BadRun(what, where=run.path, hint=f"say --access {then['access']}")
+        if (task := one["task"]) != (known := then.get("task", "classes")):
+            hint = "start another run, or say --task there"
+            raise BadRun(f"it was started with {then['path']} as {known}, now {task}", where=run.path, hint=hint)
     stored, told = record["settings"], settings.model_dump(mode="json")
     bound = [key for key in told if key not in UNBOUND]
     defaults = {name: field.default for name, field in DistillSettings.model_fields.items()}

@@ -6,7 +6,7 @@
     student.safetensors    weights            student.onnx   student.int8.onnx
     generator.safetensors  weights            generator.onnx
     ledger.sqlite          what a query-only teacher was asked and what it answered; grows across resumptions
-    samples/               held_out.npz (uint8 images, teacher logits), grids of generated images as PNG
+    samples/               held_out.npz (uint8 images, teacher logits, their task), grids of generated images as PNG
     export.json  bench.json  evaluation.json
 
 It does not need torch.
@@ -19,7 +19,7 @@ import json
 import os
 import tempfile
 import zlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -33,6 +33,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from edgekd import onnx_file
 from edgekd.errors import BadModel, BadRun, EdgekdError
+from edgekd.tasks import TASKS, Task
 
 SCHEMA = "edgekd.run/1"
 RUNS = Path("runs")
@@ -123,12 +124,14 @@ class HeldOut:
         codes: uint8 `[N, C, H, W]`; 0 is the low end of the input range, 255 the high end.
         logits: float32 `[N, K]`, the teacher's.
         low, high: the input range.
+        task: how the logits are read.
     """
 
     codes: NDArray[np.uint8]
     logits: NDArray[np.float32]
     low: float
     high: float
+    task: Task = "classes"
 
     def images(self) -> NDArray[np.float32]:
         """float32 `[N, C, H, W]` in the teacher's input range."""
@@ -159,6 +162,7 @@ class _Teacher(_Facts):
     high: float
     mean: list[float] | None
     std: list[float] | None
+    task: Task = "classes"
 
 
 class _Student(_Facts):
@@ -249,7 +253,8 @@ class RunFolder:
             with self.held_out_file.open("rb") as file:  # numpy leaves a damaged archive open when it opens it itself
                 data = np.load(file, allow_pickle=False)
                 low, high = map(float, data["range"])
-                return HeldOut(data["images"], data["logits"], low, high)
+                task = TASKS[TASKS.index(str(data["task"]))] if "task" in data else "classes"  # older ones lack it
+                return HeldOut(data["images"], data["logits"], low, high, task)
         except (OSError, ValueError, LookupError, EOFError, BadZipFile, zlib.error) as error:
             raise BadRun(f"no usable held-out samples: {error}", where=self.held_out_file) from error
 
@@ -257,7 +262,7 @@ class RunFolder:
         """Store the held-out images, atomically."""
         with atomic(self.held_out_file) as file:
             bounds = np.array([samples.low, samples.high])
-            np.savez_compressed(file, images=samples.codes, logits=samples.logits, range=bounds)
+            np.savez_compressed(file, images=samples.codes, logits=samples.logits, range=bounds, task=samples.task)
 
     def require(self, path: Path, command: str) -> Path:
         """A file of this run that an earlier command writes.
@@ -343,3 +348,9 @@ def latest(runs: Path = RUNS) -> RunFolder:
         hint = "name a run folder, or start one with: edgekd distill teacher.onnx"
         raise BadRun(f"no run here{damaged}", where=runs, hint=hint)
     return started[max(started)]
+
+
+def task_of(record: Mapping[str, Any]) -> Task:
+    """How the answers of a run's models are read; runs of edgekd before it knew other tasks do not say it."""
+    task: Task = record["teacher"].get("task", "classes")
+    return task

@@ -25,6 +25,7 @@ from edgekd.errors import EdgekdError
 from edgekd.inference import agreement, fed, fed_shape, open_session
 from edgekd.quiet import quiet
 from edgekd.run_folder import scratch
+from edgekd.tasks import Task
 
 SIMPLIFIER = (sys.executable, "-m", "onnxsim")
 """Command that takes an ONNX file and writes a simpler one. A process of its own, because it can crash and hang."""
@@ -42,14 +43,14 @@ class Port:
         entry, leaving: their names.
         shape: of one example as torch takes it.
         layout: NHWC where the file takes `[N, H, W, C]` and torch takes `[N, C, H, W]`.
-        classes: whether the output is logits, whose arg-max must not change either.
+        task: how the output is read, if it is logits: what they choose must not change either.
     """
 
     entry: str
     leaving: str
     shape: tuple[int, ...]
     layout: str = "NCHW"
-    classes: bool = False
+    task: Task | None = None
 
 
 @dataclass(frozen=True)
@@ -208,8 +209,8 @@ def compared(
         found = np.concatenate([session.run([port.leaving], {port.entry: part})[0] for part in parts])
     scale, worst = float(np.abs(expected).max()), float(np.abs(found - expected).max())
     check: dict[str, Any] = {"examples": len(shown), "max_abs": worst, "scale": scale}
-    if port.classes:
-        check["agreement"] = agreement(found, expected)
+    if port.task is not None:
+        check["agreement"] = agreement(found, expected, port.task)
     if not worst <= _TOLERANCE * scale or check.get("agreement", 1.0) < _LEAST_AGREEMENT:
         told = ", ".join(f"{key} {value:.4g}" for key, value in check.items())
         allowed = f"max_abs up to {_TOLERANCE:g} of scale, agreement from {_LEAST_AGREEMENT}"

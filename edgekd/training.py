@@ -22,7 +22,7 @@ from edgekd.networks.generators import Generator
 from edgekd.networks.muon import Muon
 from edgekd.objectives import Objective
 from edgekd.run_folder import atomic
-from edgekd.synthesis import evolution, priors
+from edgekd.synthesis import evolution, priors, questions
 from edgekd.synthesis.bank import Bank, rounded
 from edgekd.teachers import Answer, Teacher
 
@@ -76,7 +76,7 @@ class Training:
         recipe: Recipe,
     ) -> None:
         spec = teachers[0].spec
-        self.teachers, self.objective, self.recipe = teachers, objective, recipe
+        self.teachers, self.objective, self.recipe, self.task = teachers, objective, recipe, spec.task
         self.student, self.generator = student.train(), generator.train()
         for network in (student, generator):
             network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # missing in torch's stubs
@@ -103,7 +103,8 @@ class Training:
         if len(self.prior) * DRAWN < len(self.prior.codes):
             images = priors.draw(count, (channels, height, width))
         else:
-            images = evolution.children(*self.prior.in_order(), count)
+            codes, logits = self.prior.in_order()
+            images = evolution.children(codes, questions.scores(logits, self.task), count)
         images = _ready(rounded(self.low + (self.high - self.low) * images, self.low, self.high))
         with torch.no_grad(), self.autocast:
             self.prior.add(images, mean_logits([teacher(images) for teacher in self.teachers]))

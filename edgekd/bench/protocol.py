@@ -18,6 +18,7 @@ from edgekd.config import Target
 from edgekd.errors import BadSetting, CannotLoad
 from edgekd.onnx_file import load
 from edgekd.run_folder import HeldOut
+from edgekd.teachers import answers
 
 Runner = Callable[[Request], Measurement]
 """Where a request is carried out. `local.measure` is one; another machine is another."""
@@ -103,8 +104,8 @@ def _interleaved(
 
 
 def _faithfulness(path: Path, held_out: HeldOut | None) -> dict[str, float | None]:
-    """Share of held-out generated images on which a model's top class is the teacher's."""
+    """Share of held-out generated images on which a model chooses what the teacher does: the class, or each label."""
     if held_out is None:
         return {"agreement": None}
-    answers = inference.logits(path, held_out.images())
-    return {"agreement": inference.agreement(answers, held_out.logits)}
+    found = answers.logits(path, held_out.images(), held_out.task)
+    return {"agreement": inference.agreement(found, held_out.logits, held_out.task)}

@@ -11,6 +11,7 @@ from torch import Tensor
 from edgekd.config import Recipe
 from edgekd.errors import UnknownName
 from edgekd.objectives.dafl import Dafl
+from edgekd.tasks import Task
 from edgekd.teachers import Answer, Signal
 
 
@@ -29,7 +30,7 @@ class Objective(Protocol):
 class Method:
     """A name on the command line: the objective it builds, and the recipe it starts from."""
 
-    objective: Callable[[Recipe], Objective]
+    objective: Callable[[Recipe, Task], Objective]
     recipe: Recipe
 
 

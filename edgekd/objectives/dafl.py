@@ -12,7 +12,8 @@ from torch import Tensor
 
 from edgekd.config import Recipe
 from edgekd.errors import BadSetting
-from edgekd.synthesis import losses
+from edgekd.synthesis import losses, questions
+from edgekd.tasks import Task
 from edgekd.teachers import Answer, Signal
 
 Terms = dict[str, Tensor]
@@ -26,8 +27,8 @@ class Dafl:
         watches_student: whether the generator's terms read the student's logits.
     """
 
-    def __init__(self, recipe: Recipe) -> None:
-        self.recipe = recipe
+    def __init__(self, recipe: Recipe, task: Task = "classes") -> None:
+        self.recipe, self.task = recipe, task
         others = (recipe.one_hot, recipe.activation, recipe.entropy, recipe.adversary)
         if not any((*others, recipe.statistics)):
             raise BadSetting("every weight of the generator's loss is zero", where=f"recipe: {', '.join(_WEIGHTS)}")
@@ -43,13 +44,14 @@ class Dafl:
             student: the student's logits `[N, K]` for the same images, or None when nothing reads them.
         """
         weighted: dict[str, tuple[float, Callable[[Answer], Tensor]]] = {
-            "one_hot": (self.recipe.one_hot, lambda a: losses.one_hot(a.logits)),
+            "one_hot": (self.recipe.one_hot, lambda a: losses.one_hot(self._rows(a.logits))),
             "activation": (self.recipe.activation, lambda a: losses.activation(_features(a))),
-            "entropy": (self.recipe.entropy, lambda a: losses.entropy(a.logits)),
+            "entropy": (self.recipe.entropy, lambda a: questions.entropy(a.logits, self.task)),
             "statistics": (self.recipe.statistics, _statistics),
         }
         if student is not None:
-            weighted["adversary"] = (self.recipe.adversary, lambda a: losses.disagreement(student, a.logits))
+            own = self._rows(student)
+            weighted["adversary"] = self.recipe.adversary, lambda a: losses.disagreement(own, self._rows(a.logits))
         if not all(answer.statistics or answer.folded for answer in answers):
             del weighted["statistics"]
         return {
@@ -60,7 +62,11 @@ class Dafl:
 
     def student_terms(self, student: Tensor, teacher: Tensor) -> Terms:
         """Weighted terms for the student: `[N, K]` logits of its own and of its teachers' mean."""
-        return {"soft_labels": losses.soft_labels(student, teacher, self.recipe.temperature)}
+        rows = self._rows(student), self._rows(teacher)
+        return {"soft_labels": losses.soft_labels(*rows, self.recipe.temperature)}
+
+    def _rows(self, logits: Tensor) -> Tensor:
+        return questions.rows(logits, self.task)
 
 
 _WEIGHTS = ("one_hot", "activation", "entropy", "statistics", "adversary")

@@ -16,19 +16,18 @@ TOURNAMENT = 64
 """Candidates of which the nearest to the wanted class becomes a parent."""
 
 
-def children(codes: Tensor, logits: Tensor, count: int) -> Tensor:
-    """`count` new images out of asked ones, all classes wanted equally often.
+def children(codes: Tensor, scores: Tensor, count: int) -> Tensor:
+    """`count` new images out of asked ones, all options wanted equally often.
 
     Args:
         codes: uint8 `[N, C, H, W]`, the images asked so far.
-        logits: `[N, K]`, the answers.
+        scores: `[N, O]`, the log-probability of each option in the answers: a class, or a label on or off.
 
     Returns:
-        float32 `[count, C, H, W]` in [0, 1]: two parents of one class mixed or collaged, then moved, turned, stretched
+        float32 `[count, C, H, W]` in [0, 1]: two parents of one option mixed or collaged, then moved, turned, stretched
         and changed in brightness.
     """
-    scores = logits.log_softmax(dim=1)
-    wanted = torch.randint(logits.shape[1], (count,))
+    wanted = torch.randint(scores.shape[1], (count,))
     first, second = (codes[_fittest(scores, wanted)].float() / 255 for _ in range(2))
     kind, share = torch.rand(count, 1, 1, 1), torch.rand(count, 1, 1, 1)
     collage = torch.where(priors.superellipses(count, codes.shape[2], codes.shape[3], (0.2, 0.8), 0.6), first, second)

@@ -1,4 +1,4 @@
-"""Pictures of generated images: one row per class, as the teacher names them."""
+"""Pictures of generated images: one row per class, or two per label, as the teacher names them."""
 
 from __future__ import annotations
 
@@ -14,17 +14,16 @@ from edgekd.run_folder import atomic
 COLUMNS, ROWS, GAP = 10, 20, 2
 
 
-def write_grid(path: Path, codes: Tensor, logits: Tensor) -> None:
-    """Write a PNG of `[N, C, H, W]` uint8 images in rows by arg-max of `[N, K]` logits: the newest ten of each class.
+def write_grid(path: Path, codes: Tensor, chosen: Tensor) -> None:
+    """Write a PNG of `[N, C, H, W]` uint8 images in rows by bool `[N, O]`: the newest ten of each option chosen.
 
-    Only the first twenty classes are shown; a class without an image leaves its row dark.
+    Only the first twenty options are shown; one without an image leaves its row dark.
     """
     channels, height, width = codes.shape[1:]
-    rows = min(logits.shape[1], ROWS)
+    rows = min(chosen.shape[1], ROWS)
     sheet = torch.zeros(3, rows * (height + GAP) - GAP, COLUMNS * (width + GAP) - GAP, dtype=torch.uint8)
-    labels = logits.argmax(dim=1)
     for row in range(rows):
-        for column, image in enumerate(codes[labels == row][-COLUMNS:].flip(0)):
+        for column, image in enumerate(codes[chosen[:, row]][-COLUMNS:].flip(0)):
             top, left = row * (height + GAP), column * (width + GAP)
             colours = image if channels == 3 else image[:1].expand(3, height, width)
             sheet[:, top : top + height, left : left + width] = colours

@@ -95,7 +95,8 @@ class EndpointSource:
         self.probed = 0
         if not known:
             declared = dataclasses.replace(self.spec, classes=model.scores.dims[1] or 0)
-            self.spec, self.probed = tried(declared, lambda images, classes: self._scores(images, classes, _never))
+            ask = lambda images, classes: self._scores(images, classes, _never)  # noqa: E731
+            self.spec, self.probed = tried(declared, ask, stated.task)
 
     def close(self) -> None:
         """Close the connections."""

@@ -50,7 +50,7 @@ class FunctionSource:
         self.spec = outside(name, _digest(name, module), "images", (None, *axes), "scores", stated, known, name)
         self.probed = 0
         if not known:
-            self.spec, self.probed = tried(self.spec, self._scores)
+            self.spec, self.probed = tried(self.spec, self._scores, stated.task)
 
     def ask(self, images: Floats, again: Again) -> Floats:  # noqa: ARG002 - a call is not repeated
         """Logits `[N, K]` of images `[N, C, H, W]`."""

@@ -19,6 +19,7 @@ import torch
 from edgekd import onnx_file
 from edgekd.config import DistillSettings, Reach
 from edgekd.errors import BadModel, BadSetting, CannotLoad, EdgekdError
+from edgekd.tasks import Task
 from edgekd.teachers import Signal, Teacher
 from edgekd.teachers.asked import AskedTeacher
 from edgekd.teachers.estimate import Directions
@@ -34,7 +35,7 @@ Named = str | Path
 Known = Mapping[str, Any]
 """What the record of an earlier start tells of a teacher, so that it need not be asked again."""
 _ANSWERS = "auto, scores, labels"
-STATED = ("input_shape", "input_range", "mean", "std", "layout")
+STATED = ("input_shape", "input_range", "mean", "std", "layout", "task")
 
 
 @dataclass(frozen=True)
@@ -181,12 +182,18 @@ def _facts(spec: Interface, access: str, more: dict[str, Any]) -> dict[str, Any]
 
 def _reconcile(first: Interface, other: Interface) -> None:
     """Refuse teachers that cannot be shown the same images, or do not answer for the same classes."""
+    if first.task != other.task:
+        what = f"task {other.task}, but {first.name} has {first.task}"
+        raise BadModel(what, where=other.name, allowed="teachers of one task", hint="say --task for all of them")
     for field in ("channels", "height", "width", "classes", "low", "high"):
         one, two = getattr(first, field), getattr(other, field)
         if one != two:
             what = f"{field} {two:g}, but {first.name} has {one:g}"
             hint = "say --input-range for all of them" if field in ("low", "high") else ""
             raise BadModel(what, where=other.name, allowed="teachers of one input and the same classes", hint=hint)
+
+
+_COLUMNS: dict[Task, str] = {"classes": "{} classes", "binary": "one label", "multilabel": "{} labels"}
 
 
 def described(spec: Interface) -> str:
@@ -196,7 +203,8 @@ def described(spec: Interface) -> str:
     told = {"graph": who, "flag": "you told", "default": "a guess: say --{} if it is wrong"}
     source = {name: told[value] for name, value in spec.sources.items()}
     facts = [
-        f"teacher: {shape}, {spec.classes} classes, ends in {spec.ending}",
+        f"teacher: {shape}, {_COLUMNS[spec.task].format(spec.classes)}, ends in {spec.ending}",
+        f"task {spec.task} ({source['task'].format('task')})",
         f"layout {spec.layout} ({source['layout'].format('layout')})",
         f"values in [{spec.low:g}, {spec.high:g}] ({source['range'].format('input-range')})",
     ]

@@ -12,6 +12,7 @@ from typing import Literal
 import numpy as np
 
 from edgekd.errors import BadModel, BadSetting
+from edgekd.tasks import Task
 from edgekd.teachers.wiring import Head
 
 Layout = Literal["NCHW", "NHWC"]
@@ -20,13 +21,14 @@ _SHAPE_HINT = "say it with --input-shape C,H,W"
 
 @dataclass(frozen=True)
 class Stated:
-    """What a person states about a teacher's images; None where nothing was said.
+    """What a person states about a teacher's images and answers; None where nothing was said.
 
     Attributes:
         input_shape: channels, height, width.
         input_range: lowest and highest value.
         mean, std: per channel or one for all, in the input's own range.
         layout: order of the input's axes.
+        task: how its answers are read.
     """
 
     input_shape: tuple[int, int, int] | None = None
@@ -34,6 +36,7 @@ class Stated:
     mean: Sequence[float] | None = None
     std: Sequence[float] | None = None
     layout: Layout | None = None
+    task: Task | None = None
 
 
 @dataclass(frozen=True)

@@ -42,7 +42,9 @@ class SessionSource:
         self._row = len(self._session.get_inputs()[0].shape) == 2
         self._ending = spec.ending if cut is None else "logits"
         if any(node.domain == "ai.onnx.ml" for node in model.graph.node):
-            self._ending = ending_of(self._run(probes(spec)))  # no node of a tree ensemble says that it votes
+            self._ending = ending_of(
+                self._run(probes(spec)), spec.task
+            )  # no node of a tree ensemble says that it votes
             self.spec = dataclasses.replace(spec, ending=self._ending)
 
     def ask(self, images: Floats, again: Again) -> Floats:  # noqa: ARG002 - asking a file again costs nothing

@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edgekd.errors import BadModel, EdgekdError
+from edgekd.tasks import KINDS, Task, choices, settled
 from edgekd.teachers.pixels import NOTHING_DONE, Stated, image_layout, image_shape, pixel_values
 from edgekd.teachers.spec import Interface
 from edgekd.teachers.wiring import Ending
@@ -61,9 +62,9 @@ class Source(Protocol):
 
 
 class LabelsOnly:
-    """A source of which only the arg-max is let through.
+    """A source of which only what it chooses is let through: the arg-max, or which labels are on.
 
-    The logits are those of a smoothed one-hot: `SURE` for the label, the rest shared by the others. A student cannot
+    The logits are those of a smoothed one-hot: `SURE` for the choice, the rest shared by the others. A student cannot
     learn from an infinite logit, and 0.9 leaves room for labels that are wrong.
     """
 
@@ -75,11 +76,9 @@ class LabelsOnly:
         self.source.close()
 
     def ask(self, images: Floats, again: Again) -> Floats:
-        """Smoothed one-hot logits `[N, K]`: `log(SURE / others)` for the label, 0 for the others."""
-        labels = self.source.ask(images, again).argmax(axis=1)
-        gap = np.log(SURE * (self.spec.classes - 1) / (1 - SURE))
-        logits: Floats = (np.eye(self.spec.classes, dtype=np.float32) * np.float32(gap))[labels]
-        return logits
+        """Smoothed logits `[N, K]`: `log(SURE / others)` for the class, 0 for the others; a label keeps its sign."""
+        chosen = choices(self.source.ask(images, again), self.spec.task)
+        return KINDS[self.spec.task].certain(chosen, self.spec.classes, SURE)
 
 
 def outside(
@@ -98,8 +97,8 @@ def outside(
         name, sha256, input_name, output_name: as in `Interface`.
         dims: of the input `[N, ?, ?, ?]`, None where it is free.
         stated: what the user says about the images.
-        known: the record of an earlier start: its classes and ending hold. Without one they are 0 and "logits", until
-            `tried` finds out.
+        known: the record of an earlier start: its classes, task and ending hold. Without one they are 0, "classes" and
+            "logits", until `tried` finds out.
         where: for messages.
 
     Raises:
@@ -120,27 +119,37 @@ def outside(
         output_name=output_name,
         ending=known.get("ending", "logits"),
         classes=known.get("classes", 0),
+        task=known.get("task", "classes"),
         low=values.low,
         high=values.high,
         mean=values.mean,
         std=values.std,
-        sources={"range": values.range_source, "normalization": values.normalization_source, "layout": layout_source},
+        sources={"range": values.range_source, "normalization": values.normalization_source, "layout": layout_source}
+        | {"task": known.get("sources", {}).get("task", "default")},
     )
 
 
-def tried(spec: Interface, ask: Callable[[Floats, int | None], Floats]) -> tuple[Interface, int]:
-    """Learn from a few images how many classes there are and whether scores are probabilities.
+def tried(
+    spec: Interface, ask: Callable[[Floats, int | None], Floats], told: Task | None = None
+) -> tuple[Interface, int]:
+    """Learn from a few images how many classes there are, which task it is, and whether scores are probabilities.
 
     Args:
         spec: with the classes that were declared, or 0.
         ask: images `[N, C, H, W]` and K, if known, to scores.
+        told: the task, if the user says it.
 
     Returns:
         The completed interface, and how many samples were asked about.
     """
     images = probes(spec)
     scores = ask(images, spec.classes or None)
-    return dataclasses.replace(spec, classes=scores.shape[1], ending=ending_of(scores)), len(images)
+    columns, ending = scores.shape[1], ending_of(scores, told)
+    task, source = settled(told, columns, ending, None, spec.name)
+    learned = dataclasses.replace(
+        spec, classes=columns, task=task, ending=ending, sources=spec.sources | {"task": source}
+    )
+    return learned, len(images)
 
 
 def pixels(codes: Codes, spec: Interface) -> Floats:
@@ -171,10 +180,10 @@ def checked(answer: NDArray[np.generic], count: int, classes: int | None, name: 
         BadModel: while K is not known: this is no classifier.
         EdgekdError: later: it answers something else than before, or numbers that are not finite.
     """
-    expected = f"[{count}, {classes if classes is not None else 'two or more'}]"
+    expected = f"[{count}, {classes if classes is not None else 'K'}]"
     numeric = answer.dtype.kind in "fiu"
     shaped = answer.ndim == 2 and len(answer) == count and answer.shape[1] == (classes or answer.shape[1])
-    if not numeric or not shaped or (classes is None and answer.shape[1] < 2):
+    if not numeric or not shaped or not answer.shape[1]:
         kind = EdgekdError if classes is not None else BadModel
         what = f"it answers {answer.dtype} of shape {list(answer.shape)} to {count} images"
         raise kind(what, where=name, allowed=f"scores of shape {expected}")
@@ -184,9 +193,15 @@ def checked(answer: NDArray[np.generic], count: int, classes: int | None, name: 
     return answer.astype(np.float32)
 
 
-def ending_of(answers: Floats) -> Ending:
-    """What a teacher whose graph cannot be seen answers: "softmax" where every row is a distribution, else "logits"."""
-    return "softmax" if _distributions(answers) else "logits"
+def ending_of(answers: Floats, told: Task | None = None) -> Ending:
+    """What a teacher whose graph cannot be seen answers, by a few answers `[N, K]` and by its task, if that is told.
+
+    Classes are probabilities where every row is a distribution, labels where every number lies between 0 and 1.
+    """
+    exclusive = KINDS[told].exclusive if told else answers.shape[1] > 1
+    if exclusive:
+        return "softmax" if _distributions(answers) else "logits"
+    return "sigmoid" if bool(((answers >= 0) & (answers <= 1)).all()) else "logits"
 
 
 def _distributions(answers: Floats) -> bool:

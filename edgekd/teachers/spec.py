@@ -16,6 +16,7 @@ from onnx import ModelProto, NodeProto, TensorProto, ValueInfoProto
 
 from edgekd import inference, onnx_file
 from edgekd.errors import BadModel, CannotLoad
+from edgekd.tasks import NOTE, Task, settled
 from edgekd.teachers.pixels import Layout, Stated, image_layout, image_shape, pixel_values
 from edgekd.teachers.points import folded_points
 from edgekd.teachers.wiring import Ending, Wiring
@@ -34,11 +35,12 @@ class Interface:
         batch: the fixed batch size, or None when it is free.
         output_name: the output that holds the scores.
         ending: what is applied to the logits last.
-        classes: K.
+        classes: K, the columns of its answers: classes, or labels.
+        task: how they are read.
         low, high: range of the input's values.
         mean, std: per channel, in the input's own range: subtracted and divided by at the head of the graph, or given
             by the user; None when unknown.
-        sources: for "range", "normalization" and "layout": "graph", "flag" or "default".
+        sources: for "range", "normalization", "layout" and "task": "graph", "flag" or "default".
     """
 
     name: str
@@ -52,6 +54,7 @@ class Interface:
     output_name: str
     ending: Ending
     classes: int
+    task: Task
     low: float
     high: float
     mean: tuple[float, ...] | None
@@ -88,6 +91,7 @@ def read_spec(
     mean: Sequence[float] | None = None,
     std: Sequence[float] | None = None,
     layout: Layout | None = None,
+    task: Task | None = None,
 ) -> TeacherSpec:
     """Find out what there is to know about a teacher; what the caller states wins over what the graph tells.
 
@@ -99,6 +103,7 @@ def read_spec(
         input_range: lowest and highest value of the input.
         mean, std: per channel or one for all, in the input's own range.
         layout: order of the input's axes.
+        task: how the answers are read.
 
     Raises:
         BadModel: not a classifier of one float32 image.
@@ -118,6 +123,9 @@ def read_spec(
     values = pixel_values(wiring.head(entry.name, channels), channels, stated)
     ending, logits_name = wiring.ending(output.name)
     shape = (channels * height * width,) if flat else inference.fed_shape((channels, height, width), axes)
+    columns = _columns(path, output, entry.name, (dims[0] or 1, *shape))
+    task, task_source = settled(task, columns, ending, onnx_file.metadata(model).get(NOTE), path)
+    sources = {"range": values.range_source, "normalization": values.normalization_source, "layout": layout_source}
     return TeacherSpec(
         name=name,
         path=path,
@@ -131,12 +139,13 @@ def read_spec(
         output_name=output.name,
         logits_name=logits_name,
         ending=ending,
-        classes=_classes(path, output, entry.name, (dims[0] or 1, *shape)),
+        classes=columns,
+        task=task,
         low=values.low,
         high=values.high,
         mean=values.mean,
         std=values.std,
-        sources={"range": values.range_source, "normalization": values.normalization_source, "layout": layout_source},
+        sources=sources | {"task": task_source},
         features_name=wiring.features(logits_name),
         statistics_points=statistics_points(model),
         folded_points=folded_points(model),
@@ -212,8 +221,8 @@ def _score_output(model: ModelProto, path: Path) -> ValueInfoProto:
         raise BadModel(f"output {scores[0].name!r} is {name}", where=path, allowed=f"{allowed}, float32")
     dims = onnx_file.dimensions(scores[0]) or []
     if len(dims) != 2:
-        shown = _shown(dims)
-        raise BadModel(f"output {scores[0].name!r} is {shown}", where=path, allowed=allowed)
+        hint = "one class per pixel is not supported yet" if len(dims) == 4 else ""
+        raise BadModel(f"output {scores[0].name!r} is {_shown(dims)}", where=path, allowed=allowed, hint=hint)
     return scores[0]
 
 
@@ -223,7 +232,7 @@ def _detects(model: ModelProto, outputs: list[ValueInfoProto]) -> bool:
     return named or any(node.op_type == "NonMaxSuppression" for node in model.graph.node)
 
 
-def _classes(path: Path, output: ValueInfoProto, entry: str, shape: tuple[int, ...]) -> int:
+def _columns(path: Path, output: ValueInfoProto, entry: str, shape: tuple[int, ...]) -> int:
     """K, from the file where it tells, else from one run on zeros."""
     classes = (onnx_file.dimensions(output) or [None, None])[1]
     if classes is None:
@@ -231,8 +240,6 @@ def _classes(path: Path, output: ValueInfoProto, entry: str, shape: tuple[int, .
         if answer.ndim != 2:
             raise BadModel(f"output {output.name!r} has {answer.ndim} axes", where=path, allowed="class scores [N,K]")
         classes = answer.shape[1]
-    if classes < 2:
-        raise BadModel(f"output {output.name!r} has {classes} column", where=path, allowed="two classes or more")
     return int(classes)
 
 

@@ -28,7 +28,7 @@ from edgekd.run_folder import HeldOut, RunFolder, read_json, write_json
 from edgekd.tracing import Port, Traced, trace
 
 TARGET, RECIPE = load_target("cpu"), load_recipe("minmax")
-IMAGE = Port("image", "logits", (1, 8, 8), classes=True)
+IMAGE = Port("image", "logits", (1, 8, 8), task="classes")
 RECORD = run_record({"input_name": "pixels", "height": 12, "width": 12})
 
 
@@ -355,7 +355,7 @@ def test_samples_override_the_recipe(exported):
 
 
 def test_an_int8_student_that_chooses_other_classes_is_told(exported, monkeypatch):
-    monkeypatch.setattr("edgekd.export.agreement", lambda first, second: 0.5)
+    monkeypatch.setattr("edgekd.export.agreement", lambda *_: 0.5)
     record = export_int8(exported)
     assert record["warnings"] == [
         "INT8 and float student choose the same class on only 50.0% of the held-out images; try another --calibration"
@@ -388,7 +388,7 @@ def no_simplifier(monkeypatch):
 
 
 def test_a_channels_last_teacher_gets_a_channels_last_student(images, no_simplifier, tmp_path):
-    port = Port("image", "logits", (1, 8, 8), layout="NHWC", classes=True)
+    port = Port("image", "logits", (1, 8, 8), layout="NHWC", task="classes")
     traced = trace(Tiny(), port, ModelLimits(), images)
     onnx.save(traced.model, tmp_path / "student.onnx")
     assert onnx_file.dimensions(traced.model.graph.input[0]) == [None, 8, 8, 1]

@@ -84,7 +84,7 @@ FILES = {
     "logits": Told(lambda: parsed(BODY + "y = Identity(l)"), {"ending": "logits", "batch": None, "classes": 5}),
     "softmax": Told(lambda: parsed(BODY + "y = Softmax(l)"), {"ending": "softmax"}),
     "log softmax": Told(lambda: parsed(BODY + "y = LogSoftmax(l)"), {"ending": "log_softmax"}),
-    "sigmoid": Told(lambda: parsed(BODY + "y = Sigmoid(l)"), {"ending": "sigmoid"}),
+    "sigmoid": Told(lambda: parsed(BODY + "y = Sigmoid(l)"), {"ending": "sigmoid", "task": "multilabel"}),
     "fixed batch": Told(
         lambda: parsed(BODY + "y = Softmax(l)", "(float[1,3,8,8] x) => (float[1,5] y)"), {"batch": 1, "ending": "softmax"}
     ),
@@ -115,7 +115,7 @@ FILES = {
     ),
     "one logit": Told(
         lambda: parsed(BODY.replace("(f, d)", "(f, one)") + "y = Sigmoid(l)", f"({IMAGES}) => (float[N,1] y)"),
-        problem="output 'y' has 1 column; allowed: two classes or more",
+        {"task": "binary", "classes": 1, "ending": "sigmoid"},
     ),
     "classes per pixel": Told(
         lambda: parsed("y = Conv<pads=[1,1,1,1]>(x, w, b)", f"({IMAGES}) => (float[N,4,8,8] y)"),

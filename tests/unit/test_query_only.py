@@ -40,7 +40,7 @@ class Plain:
     needs = frozenset({Signal.LABELS})
     watches_student = True
 
-    def __init__(self, recipe: object) -> None:
+    def __init__(self, recipe: object, task: object) -> None:
         pass
 
     def generator_terms(self, answers: Any, student: Any) -> dict[str, Any]:

@@ -23,10 +23,14 @@ def linear(images):
 def likely(images):
     e = np.exp(linear(images))
     return e / e.sum(axis=1, keepdims=True)
-def broken(images):
-    raise KeyError("no weights")
 def single(images):
     return linear(images)[:, :1]
+def sure(images):
+    return 1 / (1 + np.exp(-linear(images)))
+def empty(images):
+    return linear(images)[:, :0]
+def broken(images):
+    raise KeyError("no weights")
 number = 3
 """
 SHAPE = Stated(input_shape=(1, 2, 2))
@@ -55,6 +59,22 @@ def test_probabilities_are_recognised(module: str) -> None:
     assert np.abs(source.ask(np.zeros((1, 1, 2, 2), np.float32), lambda _: None)).max() < 1e-6
 
 
+def test_labels_are_recognised_or_told(module: str) -> None:
+    logits, one = (
+        FunctionSource(f"{module}:linear", SHAPE, TRUST, {}),
+        FunctionSource(f"{module}:single", SHAPE, TRUST, {}),
+    )
+    assert (one.spec.task, one.spec.classes, one.spec.ending, logits.spec.task) == ("binary", 1, "logits", "classes")
+    told = Stated(input_shape=(1, 2, 2), task="multilabel")
+    likely = FunctionSource(f"{module}:sure", told, TRUST, {})
+    assert (likely.spec.task, likely.spec.ending, likely.spec.sources["task"]) == ("multilabel", "sigmoid", "flag")
+    images = np.random.default_rng(0).random((5, 1, 2, 2), dtype=np.float32)
+    expected = logits.ask(images, lambda _: None)
+    np.testing.assert_allclose(likely.ask(images, lambda _: None), expected, rtol=1e-3, atol=1e-4)
+    known = {"classes": 3, "task": "multilabel", "ending": "sigmoid"}
+    assert FunctionSource(f"{module}:sure", told, TRUST, known).spec.task == "multilabel"
+
+
 def test_other_source_is_another_teacher(module: str, tmp_path: Path) -> None:
     first = FunctionSource(f"{module}:linear", SHAPE, TRUST, {}).spec.sha256
     with next(tmp_path.glob("own_*.py")).open("a") as file:
@@ -77,7 +97,8 @@ def test_other_source_is_another_teacher(module: str, tmp_path: Path) -> None:
         (":number", SHAPE, TRUST, BadSetting, "it cannot be called"),
         ("", SHAPE, TRUST, BadSetting, "not a function; allowed: python:package.module:function"),
         ("_not_there:f", SHAPE, TRUST, BadSetting, "ModuleNotFoundError"),
-        (":single", SHAPE, TRUST, BadModel, r"it answers float64 of shape \[4, 1\] to 4 images"),
+        (":empty", SHAPE, TRUST, BadModel, r"it answers float64 of shape \[4, 0\] to 4 images; allowed: .*\[4, K\]"),
+        (":linear", Stated(input_shape=(1, 2, 2), task="binary"), TRUST, BadSetting, "answers 3 columns"),
         (":broken", SHAPE, TRUST, EdgekdError, "it raised KeyError: 'no weights'"),
     ],
 )

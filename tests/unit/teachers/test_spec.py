@@ -91,7 +91,7 @@ def test_a_plain_graph_leaves_range_and_normalization_to_the_defaults(graph: Gra
     assert (spec.input_name, spec.channels, spec.height, spec.width, spec.batch) == ("image", 3, 8, 8, None)
     assert (spec.classes, spec.ending, spec.output_name, spec.logits_name) == (5, "logits", "dense", "dense")
     assert (spec.low, spec.high, spec.mean, spec.std) == (0.0, 1.0, None, None)
-    assert spec.sources == {"range": "default", "normalization": "default", "layout": "graph"}
+    assert spec.sources == {"range": "default", "normalization": "default", "layout": "graph", "task": "default"}
     assert (spec.features_name, spec.statistics_points) == ("flat", ("norm_node",))
     assert spec.sha256 == onnx_file.sha256(graph.path)
 
@@ -266,7 +266,9 @@ def test_classes_are_counted_by_one_run_where_the_file_is_silent(graph: Graph) -
 def test_flags_win_over_the_graph(graph: Graph) -> None:
     head, weights, *_ = HEADS["mean and std, per channel"]
     path = graph.write(head, weights=weights, dims=("N", 3, "H", "W"))
-    spec = read_spec(path, input_shape=(3, 16, 8), input_range=(-1, 2), mean=[0.5], std=[1, 2, 3], layout="NCHW")
+    spec = read_spec(
+        path, input_shape=(3, 16, 8), input_range=(-1, 2), mean=[0.5], std=[1, 2, 3], layout="NCHW", task="multilabel"
+    )
     assert (spec.height, spec.width, spec.low, spec.high) == (16, 8, -1, 2)
     assert (spec.mean, spec.std) == ((0.5, 0.5, 0.5), (1, 2, 3))
     assert set(spec.sources.values()) == {"flag"}
@@ -324,7 +326,10 @@ REFUSED: dict[str, tuple[Write, str]] = {
         lambda g: g.write(out="norm", out_dims=("N", 4, 6, 6)),
         r"output 'norm' is \[\?,4,6,6\]; allowed: one output",
     ),
-    "one class": (lambda g: g.write(out_dims=("N", 1)), "'dense' has 1 column; allowed: two classes or more"),
+    "one class": (
+        lambda g: g.write(tail=[N("Softmax", ["dense"], ["out"])], out="out", out_dims=("N", 1)),
+        "it answers 1 column behind a softmax, which tells nothing",
+    ),
 }
 
 
@@ -350,5 +355,5 @@ def test_the_example_teacher_tells_everything() -> None:
     example = Path(__file__).parents[3] / "examples" / "teacher.onnx"
     spec = asdict(read_spec(example))
     assert (spec["channels"], spec["height"], spec["width"], spec["classes"]) == (1, 28, 28, 10)
-    assert spec["sources"] == {"range": "graph", "normalization": "graph", "layout": "graph"}
+    assert spec["sources"] == {"range": "graph", "normalization": "graph", "layout": "graph", "task": "default"}
     assert len(spec["statistics_points"]) == 7
