@@ -221,7 +221,8 @@ def _score_output(model: ModelProto, path: Path) -> ValueInfoProto:
         raise BadModel(f"output {scores[0].name!r} is {name}", where=path, allowed=f"{allowed}, float32")
     dims = onnx_file.dimensions(scores[0]) or []
     if len(dims) != 2:
-        hint = "one class per pixel is not supported yet" if len(dims) == 4 else ""
+        hints = {1: "export one score per image as a column, [N,1]", 4: "one class per pixel is not supported yet"}
+        hint = hints.get(len(dims), "")
         raise BadModel(f"output {scores[0].name!r} is {_shown(dims)}", where=path, allowed=allowed, hint=hint)
     return scores[0]
 

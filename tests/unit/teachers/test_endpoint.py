@@ -91,6 +91,22 @@ def test_probabilities_come_back_as_centred_logits(server: Server) -> None:
         assert np.ptp(inside) < 1e-2, gaps
 
 
+def test_labels_of_a_server_are_recognised_or_told(server: Server) -> None:
+    server.answer = lambda given: 1 / (1 + np.exp(-scores(given)[:, :1] / 4))
+    server.outputs[0]["shape"] = [-1, 1]
+    asked = Asked(server)
+    spec = asked.source.spec
+    assert (spec.task, spec.classes, spec.ending, spec.sources["task"]) == ("binary", 1, "sigmoid", "graph")
+    np.testing.assert_allclose(asked(), scores(images())[:, :1] / 4, rtol=1e-2, atol=1e-3)
+    server.answer, server.outputs[0]["shape"] = scores, [-1, 4]
+    told = Asked(server, Stated(task="multilabel")).source
+    told.close()
+    spec = told.spec
+    assert (spec.task, spec.classes, spec.ending, spec.sources["task"]) == ("multilabel", 4, "logits", "flag")
+    with pytest.raises(BadSetting, match=r"--task binary: .* answers 4 columns; allowed: classes, multilabel"):
+        Asked(server, Stated(task="binary"))
+
+
 def test_a_server_of_bytes_is_sent_bytes(server: Server) -> None:
     server.input = {"name": "image", "datatype": "UINT8", "shape": [-1, 12, 12, 1]}
     server.answer = lambda given: scores(given / 255)
