@@ -7,7 +7,7 @@ models     per label:
     latency_ms   p50, p50_interval (95 %, or null), p90, p95, p99 (or null), min, samples, processes
     load_ms, first_run_ms                  medians over processes
     memory_bytes peak, added, baseline     highest over processes; `added` is the peak over what imports took
-    agreement    with the teacher's top class on held-out generated images, or null
+    agreement    with the class or the labels that the teacher chooses on held-out generated images, or null
     samples_us   per process, thinned to at most 1000, rounded to 0.1 µs
 ratios     "student.int8/teacher" and the like: bytes, gzip_bytes, parameters, macs, p50, load, peak_memory;
            null where one side is unknown, and for p50 where the files fix different batches

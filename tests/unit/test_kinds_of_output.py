@@ -57,7 +57,11 @@ class Done(NamedTuple):
     exported: dict[str, Any]
 
 
-@pytest.fixture(scope="module", params=CASES)
+# Exporting takes seconds: the quick tests do it for probabilities alone, behind which the logits are to be found.
+PARAMETERS = [pytest.param(name, marks=() if case.ending else pytest.mark.slow) for name, case in CASES.items()]
+
+
+@pytest.fixture(scope="module", params=PARAMETERS)
 def done(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Done:
     folder, case = tmp_path_factory.mktemp("kind"), CASES[request.param]
     seed = {1: 11, 3: 2}[case.columns]  # random weights whose labels are on for some images and off for others
