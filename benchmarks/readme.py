@@ -80,12 +80,23 @@ def importer() -> str:
     )
 
 
+def folded() -> str:
+    """What folding costs, with the prior and without."""
+    record = json.loads((ROOT / "benchmarks/results/folded.json").read_text())
+    found = {variant: spread(figure) for variant, figure in record["accuracy_test"].items()}
+    runs = len(record["accuracy_test"]["kept"]["runs"])
+    return (
+        f"The example teacher, {record['minutes']:g} minutes, {runs} seed{'s' * (runs > 1)}: {found['kept']} as it is, "
+        f"{found['folded']} folded with the prior, {found['folded, no prior']} folded without it."
+    )
+
+
 def lines(rows: list[tuple[str, ...]]) -> str:
     return "\n".join("| " + " | ".join(cells) + " |" for cells in rows)
 
 
 STATES = ("passed", "excluded", "failed")
-TABLES = {"first_light": first_light, "conformance": conformance, "importer": importer}
+TABLES = {"first_light": first_light, "conformance": conformance, "importer": importer, "folded": folded}
 
 
 def filled(text: str) -> str:
