@@ -22,7 +22,7 @@ check: $(INSTALLED)
 	$(BIN)/ruff check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
-	$(BIN)/pytest -m "not slow" tests/unit
+	$(BIN)/pytest -n 2 -m "not slow" tests/unit
 
 bench: $(INSTALLED)
 	$(BIN)/python benchmarks/first_light.py
