@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import importlib
-import sys
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from shlex import quote
 from typing import Any
@@ -18,6 +16,7 @@ from torch import Tensor, nn
 from edgekd.errors import BadRun, BadSetting, UnknownName
 from edgekd.networks.generators import Generator
 from edgekd.networks.students import LeNet5, MobileNetV3Small, ResNet
+from edgekd.user_code import working_directory_on_path
 
 Shape = tuple[int, int, int]
 Factory = Callable[[Shape, int, float], nn.Module]
@@ -112,17 +111,6 @@ def is_factory(name: str) -> bool:
     return ":" in name
 
 
-@contextmanager
-def _working_directory_on_path() -> Iterator[None]:
-    here = str(Path.cwd())
-    sys.path.insert(0, here)
-    try:
-        yield
-    finally:
-        with suppress(ValueError):  # the user's code may have taken it away
-            sys.path.remove(here)
-
-
 def build_student(name: str, width: float, shape: Shape, classes: int) -> nn.Module:
     """A student with fresh weights: a known name, or `module:factory` called as `factory(shape, classes, width)`.
 
@@ -138,7 +126,7 @@ def build_student(name: str, width: float, shape: Shape, classes: int) -> nn.Mod
         raise UnknownName("student", name, ["auto", *STUDENTS, "module:factory"])
     module, _, attribute = name.partition(":")
     try:
-        with _working_directory_on_path():
+        with working_directory_on_path():
             network = getattr(importlib.import_module(module), attribute)(shape, classes, width)
     except Exception as error:  # the user's own code may raise anything
         raise BadSetting(f"{type(error).__name__}: {error}", where=f"student {name}") from error

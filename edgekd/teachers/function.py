@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import importlib
-import sys
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager, suppress
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -18,6 +16,7 @@ from edgekd.config import Reach
 from edgekd.errors import BadSetting, EdgekdError
 from edgekd.teachers.pixels import Stated
 from edgekd.teachers.source import Again, Floats, as_logits, checked, outside, tried
+from edgekd.user_code import working_directory_on_path
 
 PREFIX = "python:"
 BATCH = 256
@@ -72,7 +71,7 @@ def _imported(name: str) -> tuple[ModuleType, Callable[[Floats], Any]]:
     if not path or not attribute:
         raise BadSetting("not a function", where=name, allowed="python:package.module:function")
     try:
-        with _working_directory_on_path():
+        with working_directory_on_path():
             module = importlib.import_module(path)
             function = getattr(module, attribute)
     except Exception as error:  # the user's own code may raise anything
@@ -87,14 +86,3 @@ def _digest(name: str, module: ModuleType) -> str:
     source = getattr(module, "__file__", None)
     content = Path(source).read_bytes() if source and Path(source).is_file() else b""
     return hashlib.sha256(name.encode() + b"\0" + content).hexdigest()
-
-
-@contextmanager
-def _working_directory_on_path() -> Iterator[None]:
-    here = str(Path.cwd())
-    sys.path.insert(0, here)
-    try:
-        yield
-    finally:
-        with suppress(ValueError):  # the user's code may have taken it away
-            sys.path.remove(here)
