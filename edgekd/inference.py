@@ -5,6 +5,7 @@ It measures answers, not time: `edgekd.bench` does that.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -57,13 +58,21 @@ def logits(path: Path, images: Floats, threads: int = 1) -> Floats:
     # Tree ensembles answer a label first, and its scores beside it.
     first = next((one.name for one in outputs if one.type == "tensor(float)"), outputs[0].name)
     images = _arranged(images, entry, path)
-    batch = entry.shape[0] if isinstance(entry.shape[0], int) else _BATCH
-    answers = []
-    for start in range(0, len(images), batch):
-        part = images[start : start + batch]
-        full = part if len(part) == batch or not isinstance(entry.shape[0], int) else _padded(part, batch)
-        answers.append(_answer(session, first, {entry.name: full}, path)[: len(part)])
-    return np.concatenate(answers)
+    batch = entry.shape[0] if isinstance(entry.shape[0], int) else None
+    return in_batches(images, batch, lambda part: _answer(session, first, {entry.name: part}, path))
+
+
+def in_batches(images: Floats, batch: int | None, answer: Callable[[Floats], Floats]) -> Floats:
+    """Answers `[N, K]` to images `[N, ...]`, asked part by part; a fixed `batch` is filled up."""
+    size = batch or _BATCH
+    parts = (images[start : start + size] for start in range(0, len(images), size))
+    return np.concatenate([answer(padded(part, batch or len(part)))[: len(part)] for part in parts])
+
+
+def padded(part: Floats, batch: int) -> Floats:
+    """Images `[N, ...]` filled up to a batch with the last one."""
+    missing = batch - len(part)
+    return np.concatenate([part, np.repeat(part[-1:], missing, axis=0)]) if missing else part
 
 
 def scores_name(model: ModelProto) -> str:
@@ -115,10 +124,6 @@ def _answer(session: onnxruntime.InferenceSession, output: str, feed: dict[str, 
         what = f"its first output has shape {list(answer.shape)} and type {answer.dtype}"
         raise BadModel(what, where=path, allowed="floating scores of shape [N, classes]")
     return answer.astype(np.float32, copy=False)
-
-
-def _padded(part: Floats, batch: int) -> Floats:
-    return np.concatenate([part, np.repeat(part[-1:], batch - len(part), axis=0)])
 
 
 def agreement(first: Floats, second: Floats, task: Task = "classes") -> float:

@@ -26,7 +26,7 @@ from edgekd import __version__, inference
 from edgekd.config import Reach
 from edgekd.errors import BadModel, BadSetting, CannotLoad, EdgekdError
 from edgekd.teachers import open_inference
-from edgekd.teachers.pixels import Stated
+from edgekd.teachers.pixels import Stated, image_axes
 from edgekd.teachers.source import Again, Floats, as_logits, checked, outside, tried
 
 REQUEST_BYTES = 8 * 2**20
@@ -84,7 +84,7 @@ class EndpointSource:
             if stated.input_range not in (None, (0, 255)):
                 raise BadSetting("the server takes bytes", where="--input-range", allowed="0,255")
             stated = dataclasses.replace(stated, input_range=(0.0, 255.0))
-        dims, self._row = _image_dims(model, stated, self._url)
+        dims, self._row = image_axes(model.image.name, model.image.dims, stated, self._url)
         digest = hashlib.sha256(f"{self._url}\0{model.told}".encode()).hexdigest()
         names = model.image.name, dims, model.scores.name
         self.spec = outside(self._url, digest, *names, stated, known, self._url)
@@ -115,8 +115,8 @@ class EndpointSource:
         if batch is not None and count > batch:
             parts = [self._scores(images[i : i + batch], classes, again) for i in range(0, count, batch)]
             return np.concatenate(parts)
-        if batch is not None and count < batch:
-            images = np.concatenate([images, np.repeat(images[-1:], batch - count, axis=0)])
+        if batch is not None:
+            images = inference.padded(images, batch)
         fed = inference.fed(images, self.spec.layout)
         fed = fed.reshape(len(fed), -1) if self._row else fed
         answer = self._infer(fed.round() if self._bytes else fed, lambda: again(count))
@@ -271,21 +271,6 @@ def _headers(reach: Reach) -> dict[str, str]:
             raise BadSetting(f"{name} from {variable} is no HTTP header", where=flag)
         headers[name] = prefix + value
     return headers
-
-
-def _image_dims(model: open_inference.Model, stated: Stated, where: str) -> tuple[tuple[int | None, ...], bool]:
-    """The axes of the input as an image's, and whether it takes the pixels in one row."""
-    dims = model.image.dims
-    if len(dims) == 4:
-        return dims, False
-    if len(dims) == 2 and stated.input_shape is not None:
-        pixels = int(np.prod(stated.input_shape))
-        if dims[1] in (None, pixels):
-            return (dims[0], *inference.fed_shape(stated.input_shape, stated.layout or "NCHW")), True
-    shown = ",".join("?" if size is None else str(size) for size in dims)
-    hint = "say which image its features are with --input-shape C,H,W" if len(dims) == 2 else ""
-    what = f"input {model.image.name!r} is [{shown}], not an image"
-    raise BadModel(what, where=where, allowed="[N,C,H,W] or [N,H,W,C]", hint=hint)
 
 
 def _says_not_ready(answer: httpx.Response) -> bool:

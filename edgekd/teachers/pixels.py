@@ -5,12 +5,14 @@ What a person states wins over what a graph or a server tells, and that over a d
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
 import numpy as np
 
+from edgekd import inference
 from edgekd.errors import BadModel, BadSetting
 from edgekd.tasks import Task
 from edgekd.teachers.wiring import Head
@@ -53,6 +55,35 @@ class PixelValues:
 
 NOTHING_DONE = Head(np.ones(1), np.zeros(1), None, "")
 """The head of a teacher whose graph cannot be seen."""
+
+
+def image_axes(
+    name: str, dims: Sequence[int | None], stated: Stated, where: object
+) -> tuple[tuple[int | None, ...], bool]:
+    """The axes of an input as an image's, and whether it takes the pixels in one row, as tree ensembles do.
+
+    Args:
+        name: of the input.
+        dims: its sizes, None where one is free.
+        stated: a row of pixels is an image only where its shape is stated.
+        where: for the message.
+
+    Raises:
+        BadModel: neither an image nor such a row.
+    """
+    if len(dims) == 4:
+        return tuple(dims), False
+    row, shape = len(dims) == 2, stated.input_shape
+    if row and shape is not None and dims[1] in (None, math.prod(shape)):
+        return (dims[0], *inference.fed_shape(shape, stated.layout or "NCHW")), True
+    hint = "say which image its features are with --input-shape C,H,W" if row else ""
+    what = f"input {name!r} is {shown(dims)}, not an image"
+    raise BadModel(what, where=where, allowed="[N,C,H,W] or [N,H,W,C]", hint=hint)
+
+
+def shown(dims: Sequence[int | None]) -> str:
+    """Sizes for a message: `[?,1,28,28]`."""
+    return "[" + ",".join("?" if size is None else str(size) for size in dims) + "]"
 
 
 def image_layout(stated: Layout | None, dims: Sequence[int | None], head: Head = NOTHING_DONE) -> tuple[Layout, str]:

@@ -42,9 +42,8 @@ class SessionSource:
         self._row = len(self._session.get_inputs()[0].shape) == 2
         self._ending = spec.ending if cut is None else "logits"
         if any(node.domain == "ai.onnx.ml" for node in model.graph.node):
-            self._ending = ending_of(
-                self._run(probes(spec)), spec.task
-            )  # no node of a tree ensemble says that it votes
+            # No node of a tree ensemble says that it votes.
+            self._ending = ending_of(self._run(probes(spec)), spec.task)
             self.spec = dataclasses.replace(spec, ending=self._ending)
 
     def ask(self, images: Floats, again: Again) -> Floats:  # noqa: ARG002 - asking a file again costs nothing
@@ -55,17 +54,7 @@ class SessionSource:
         """Nothing to close."""
 
     def _run(self, images: Floats) -> Floats:
-        count = len(images)
-        fed = inference.fed(images, self.spec.layout)
-        if self.spec.batch is not None:
-            return np.concatenate(
-                [self._padded(fed[i : i + self.spec.batch]) for i in range(0, count, self.spec.batch)]
-            )
-        return self._answer(fed)
-
-    def _padded(self, part: Floats) -> Floats:
-        missing = (self.spec.batch or len(part)) - len(part)
-        return self._answer(np.concatenate([part, np.repeat(part[-1:], missing, axis=0)]))[: len(part)]
+        return inference.in_batches(inference.fed(images, self.spec.layout), self.spec.batch, self._answer)
 
     def _answer(self, fed: Floats) -> Floats:
         feed = {self.spec.input_name: fed.reshape(len(fed), -1) if self._row else fed}

@@ -5,7 +5,6 @@ It reads the graph. It runs the file only where the graph does not tell the numb
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,7 +16,7 @@ from onnx import ModelProto, NodeProto, TensorProto, ValueInfoProto
 from edgekd import inference, onnx_file
 from edgekd.errors import BadModel, CannotLoad
 from edgekd.tasks import NOTE, Task, settled
-from edgekd.teachers.pixels import Layout, Stated, image_layout, image_shape, pixel_values
+from edgekd.teachers.pixels import Layout, Stated, image_axes, image_layout, image_shape, pixel_values, shown
 from edgekd.teachers.points import folded_points
 from edgekd.teachers.wiring import Ending, Wiring
 
@@ -180,19 +179,7 @@ def _image_input(model: ModelProto, path: Path, stated: Stated) -> tuple[ValueIn
     if kind != "float":
         hint = "export it with a float32 input"
         raise BadModel(f"input {entry.name!r} is {kind}", where=path, allowed="float32 images", hint=hint)
-    dims = onnx_file.dimensions(entry) or []
-    row = stated.input_shape is not None and len(dims) == 2 and dims[1] in (None, math.prod(stated.input_shape))
-    if row and stated.input_shape is not None:
-        return entry, (dims[0], *inference.fed_shape(stated.input_shape, stated.layout or "NCHW")), True
-    if len(dims) != 4:
-        what = f"input {entry.name!r} is {_shown(dims)}, not an image"
-        hint = "say which image its features are with --input-shape C,H,W" if len(dims) == 2 else ""
-        raise BadModel(what, where=path, allowed="[N,C,H,W] or [N,H,W,C]", hint=hint)
-    return entry, tuple(dims), False
-
-
-def _shown(dims: Sequence[int | None]) -> str:
-    return "[" + ",".join("?" if size is None else str(size) for size in dims) + "]"
+    return entry, *image_axes(entry.name, onnx_file.dimensions(entry) or [], stated, path)
 
 
 # --------------------------------------------------------------------------------------------------- the output
@@ -223,7 +210,7 @@ def _score_output(model: ModelProto, path: Path) -> ValueInfoProto:
     if len(dims) != 2:
         hints = {1: "export one score per image as a column, [N,1]", 4: "one class per pixel is not supported yet"}
         hint = hints.get(len(dims), "")
-        raise BadModel(f"output {scores[0].name!r} is {_shown(dims)}", where=path, allowed=allowed, hint=hint)
+        raise BadModel(f"output {scores[0].name!r} is {shown(dims)}", where=path, allowed=allowed, hint=hint)
     return scores[0]
 
 
