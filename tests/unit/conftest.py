@@ -10,6 +10,9 @@ import onnx
 import pytest
 from calling import Call, Result
 from onnx import TensorProto, helper, numpy_helper
+from tiny_teacher import classifier
+
+from edgekd.run_folder import RunFolder
 
 Make = Callable[..., Path]
 
@@ -72,6 +75,19 @@ def make_picker(tmp_path: Path) -> Make:
         return _save(tmp_path / name, nodes, image, weights, 4)
 
     return make
+
+
+@pytest.fixture
+def teacher_file(tmp_path: Path) -> Path:
+    """The teacher of `tiny_teacher`."""
+    onnx.save(classifier(), tmp_path / "teacher.onnx")
+    return tmp_path / "teacher.onnx"
+
+
+@pytest.fixture
+def run(tmp_path: Path) -> RunFolder:
+    """A run that is not there yet."""
+    return RunFolder(tmp_path / "run")
 
 
 @pytest.fixture

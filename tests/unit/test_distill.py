@@ -30,17 +30,6 @@ def settings(**changes: object) -> DistillSettings:
     return resolve_settings({"steps": 6, "threads": 1, "recipe": recipe} | changes)
 
 
-@pytest.fixture
-def teacher_file(tmp_path: Path) -> Path:
-    onnx.save(classifier(), tmp_path / "teacher.onnx")
-    return tmp_path / "teacher.onnx"
-
-
-@pytest.fixture
-def run(tmp_path: Path) -> RunFolder:
-    return RunFolder(tmp_path / "run")
-
-
 def test_a_run_leaves_everything_the_next_stages_read(teacher_file, run):
     seen = []
     distill(teacher_file, settings(), run, watch=seen.append)

@@ -57,17 +57,6 @@ def plain(monkeypatch: pytest.MonkeyPatch) -> str:
 
 
 @pytest.fixture
-def teacher_file(tmp_path: Path) -> Path:
-    onnx.save(classifier(), tmp_path / "teacher.onnx")
-    return tmp_path / "teacher.onnx"
-
-
-@pytest.fixture
-def run(tmp_path: Path) -> RunFolder:
-    return RunFolder(tmp_path / "run")
-
-
-@pytest.fixture
 def server(monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
     import sys
 
