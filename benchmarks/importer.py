@@ -12,7 +12,6 @@ Writes `benchmarks/results/importer.json`.
 from __future__ import annotations
 
 import argparse
-import ctypes
 import json
 import os
 import platform
@@ -30,6 +29,7 @@ from torch import Tensor, nn
 
 from edgekd.networks import build_student
 from edgekd.onnx_import import import_onnx
+from edgekd.training import keep_freed_memory
 
 ROOT = Path(__file__).resolve().parent.parent
 RESULT = ROOT / "benchmarks/results/importer.json"
@@ -70,13 +70,6 @@ STEPS: dict[str, Callable[[nn.Module, Tensor], Tensor]] = {
 }
 
 
-def keep_memory() -> None:
-    """Tell glibc to keep what is freed: M_MMAP_THRESHOLD at its highest, M_TRIM_THRESHOLD out of reach."""
-    allocator = ctypes.CDLL(None)
-    assert allocator.mallopt(-3, 2**25)
-    assert allocator.mallopt(-1, 2**31 - 1)
-
-
 def compared(nets: tuple[nn.Module, nn.Module], precision: str, step: str, rounds: int) -> dict[str, Any]:
     """Median CPU milliseconds of both, their ratio, and the quartiles of the ratio over the rounds."""
     dtype, memory = PRECISIONS[precision]
@@ -111,7 +104,7 @@ def main() -> None:
     figures = []
     for memory in ("default", "kept"):
         if memory == "kept":
-            keep_memory()
+            assert keep_freed_memory()
         figures += [{"memory": memory, **compared(nets, p, step, rounds)} for p in PRECISIONS for step in STEPS]
     record = {
         "schema": "edgekd.benchmark.importer/1",

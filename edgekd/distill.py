@@ -28,10 +28,10 @@ from edgekd.provenance import check_same, cut_metrics, described_again, discard,
 from edgekd.run_folder import HeldOut, RunFolder, atomic, write_json
 from edgekd.settings import resolve_settings
 from edgekd.synthesis import questions
-from edgekd.synthesis.bank import from_codes
 from edgekd.synthesis.grid import write_grid
 from edgekd.teachers import Signal, require
 from edgekd.teachers.asked import AskedTeacher
+from edgekd.teachers.codes import from_codes
 from edgekd.teachers.ledger import Ledger
 from edgekd.teachers.open import Named, Opened, opened_teachers
 from edgekd.teachers.spec import Interface

@@ -23,8 +23,9 @@ from edgekd.networks.muon import Muon
 from edgekd.objectives import Objective
 from edgekd.run_folder import atomic
 from edgekd.synthesis import evolution, priors, questions
-from edgekd.synthesis.bank import Bank, rounded
+from edgekd.synthesis.bank import Bank
 from edgekd.teachers import Answer, Teacher
+from edgekd.teachers.codes import rounded
 
 HELD_OUT = 1024
 """Generated images set aside from training, the newest ones."""
@@ -45,15 +46,19 @@ def bfloat16_is_fast() -> bool:
     return bool(capabilities.get("avx512_bf16") or capabilities.get("amx_bf16"))
 
 
-def keep_freed_memory() -> None:
+def keep_freed_memory() -> bool:
     """Let glibc hold on to large blocks that are freed: every round asks for the same ones again.
 
-    Handed back to the system they come as fresh pages, which cost a tenth of a generator step. Elsewhere a no-op.
+    Handed back to the system they come as fresh pages, which cost a tenth of a generator step.
+
+    Returns:
+        Whether it took effect: without glibc it does not.
     """
     mallopt = getattr(ctypes.CDLL(None), "mallopt", None) if sys.platform == "linux" else None
-    if mallopt is not None:
-        for setting, value in ((_M_MMAP_THRESHOLD, 2**25), (_M_TRIM_THRESHOLD, 2**31 - 1)):
-            mallopt(setting, value)
+    if mallopt is None:
+        return False
+    kept, mapped = mallopt(_M_TRIM_THRESHOLD, 2**31 - 1), mallopt(_M_MMAP_THRESHOLD, 2**25)
+    return bool(kept and mapped)
 
 
 class Training:

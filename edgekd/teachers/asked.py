@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from edgekd.teachers import Answer, Signal
+from edgekd.teachers.codes import to_codes
 from edgekd.teachers.estimate import Directions, estimated
 from edgekd.teachers.ledger import Ledger
 from edgekd.teachers.source import LabelsOnly, Source
@@ -39,6 +40,6 @@ class AskedTeacher:
         return Answer(self._ask(images))
 
     def _ask(self, images: Tensor) -> Tensor:
-        scaled = (images.detach().float() - self.spec.low) * (255 / (self.spec.high - self.spec.low))
-        codes = scaled.round().clamp(0, 255).to(torch.uint8).cpu().contiguous().numpy()
-        return torch.from_numpy(self.ledger.answers(self.source, codes)).to(images.device)
+        codes = to_codes(images.detach().float(), self.spec.low, self.spec.high)
+        answers = self.ledger.answers(self.source, codes.cpu().contiguous().numpy())
+        return torch.from_numpy(answers).to(images.device)

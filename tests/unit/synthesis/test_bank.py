@@ -2,7 +2,8 @@
 
 import torch
 
-from edgekd.synthesis.bank import Bank, from_codes, rounded, to_codes
+from edgekd.synthesis.bank import Bank
+from edgekd.teachers.codes import from_codes, rounded, to_codes
 
 
 def test_codes_are_a_fixed_point_of_decoding_and_encoding():

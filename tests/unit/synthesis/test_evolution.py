@@ -3,7 +3,7 @@
 import torch
 
 from edgekd.synthesis import evolution, priors
-from edgekd.synthesis.bank import to_codes
+from edgekd.teachers.codes import to_codes
 
 
 def test_the_fittest_of_many_candidates_is_near_the_best():

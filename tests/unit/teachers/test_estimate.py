@@ -9,9 +9,9 @@ import pytest
 import torch
 from torch import Tensor
 
-from edgekd.synthesis.bank import rounded
 from edgekd.teachers import Signal
 from edgekd.teachers.asked import AskedTeacher
+from edgekd.teachers.codes import rounded
 from edgekd.teachers.estimate import Directions, estimated
 from edgekd.teachers.graph import GraphTeacher
 from edgekd.teachers.ledger import Ledger
