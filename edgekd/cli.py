@@ -72,7 +72,8 @@ Bounds = Annotated[
     typer.Option("--input-range", metavar="LOW,HIGH", help="Values of the input; from the graph, or 0,1."),
 ]
 TaskName = Annotated[
-    Literal["classes", "binary", "multilabel"] | None, typer.Option("--task", help="What it answers; as recognised.")
+    Literal["classes", "binary", "multilabel", "segmentation"] | None,
+    typer.Option("--task", help="What it answers; as recognised."),
 ]
 TargetName = Annotated[
     str,
@@ -305,7 +306,7 @@ def evaluate(
         run = RunFolder(model.parent) if model is not None else _run_folder(subject)
         records = evaluation.evaluate_run(run, data, teacher=teacher, only=model)
     result = {"schema": evaluation.COLLECTION, "models": records}
-    terminal.show(result, terminal.table(evaluation.rows(records), evaluation.HEADERS), as_json=json)
+    terminal.show(result, terminal.table(evaluation.rows(records), evaluation.headers(records)), as_json=json)
 
 
 @app.command()

@@ -307,16 +307,17 @@ def _checked(student: Standardized, spec: Interface) -> Standardized:
     """Try a student on two images, before anything is written: it may be the user's own.
 
     Raises:
-        BadSetting: it does not answer `[2, K]`.
+        BadSetting: it does not answer as the teacher does: `[2, K]`, or `[2, K, h, w]`.
     """
     images = torch.full((2, spec.channels, spec.height, spec.width), spec.low)
-    allowed = f"[N, {spec.channels}, {spec.height}, {spec.width}] to [N, {spec.classes}]"
+    answer = ", ".join(map(str, spec.answer_shape))
+    allowed = f"[N, {spec.channels}, {spec.height}, {spec.width}] to [N, {answer}]"
     try:
         with torch.no_grad():
             shape = list(student.eval()(images).shape)
     except Exception as error:  # the user's own network may raise anything
         raise BadSetting(f"{type(error).__name__}: {error}", where="student", allowed=allowed) from error
-    if shape != [2, spec.classes]:
+    if shape != [2, *spec.answer_shape]:
         raise BadSetting(f"it answers {shape} to two images", where="student", allowed=allowed)
     return student
 
@@ -377,8 +378,8 @@ def _finish(training: Training, run: RunFolder) -> None:
         return
     codes, stored = training.held_out.in_order()
     write_grid(run.samples / "final.png", codes, questions.chosen(stored, training.task))
-    images = from_codes(codes, training.low, training.high)
+    images, layout = from_codes(codes, training.low, training.high), training.teachers[0].spec.layout
     with torch.no_grad():
         answers = [mean_logits([t(part) for t in training.teachers]) for part in torch.split(images, 256)]
     answered = torch.cat(answers).numpy()
-    run.write_held_out(HeldOut(codes.numpy(), answered, training.low, training.high, training.task))
+    run.write_held_out(HeldOut(codes.numpy(), answered, training.low, training.high, training.task, layout))

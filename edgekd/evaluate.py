@@ -3,7 +3,7 @@
 The record `edgekd.evaluation/1`:
 
     schema, tool, measured (ISO UTC)
-    task       classes, binary or multilabel
+    task       classes, binary, multilabel or segmentation
     model      file, sha256, bytes, classes (columns of its answer)
     data       file, sha256, images, low, high
     accuracy, correct, n, interval (Wilson, 95 %)
@@ -11,14 +11,23 @@ The record `edgekd.evaluation/1`:
     teacher    null, or {file, sha256, accuracy, agreement}: agreement is the share of images with the same top class
 
 Of several labels each counts for itself: n is images times labels, accuracy and agreement are shares of labels, and
-per_class has an entry per label, of all images. The interval does not know that labels of one image are related.
+per_class has an entry per label, of all images.
+
+Of pixels likewise: n is those with a label (255 says that one has none, unless there is such a class), accuracy is the
+share of them, agreement that of all pixels. There is more for `segmentation` alone:
+
+    mean_iou   mean over classes of intersection over union, of those that are labelled or answered anywhere; in the
+               teacher's entry too
+    per_class  beside the others iou (null where there is none)
+
+Labels and pixels of one image are related. So where an image has several answers, the interval is that of so many
+independent ones as would vary as much as the images do (Kish, 1965: the effective sample size of a cluster sample).
 """
 
 from __future__ import annotations
 
-import math
 import zlib
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
@@ -29,22 +38,24 @@ import numpy as np
 from numpy.typing import NDArray
 
 import edgekd
-from edgekd import inference, onnx_file, units
+from edgekd import onnx_file, units
 from edgekd.errors import BadData, BadModel, EdgekdError
 from edgekd.run_folder import RunFolder, read_json, write_json
 from edgekd.run_folder import task_of as task_of_run
-from edgekd.tasks import KINDS, TASKS, Task, choices
+from edgekd.scoring import Tally, ignored_label
+from edgekd.tasks import KINDS, Task, choices, fitting
 from edgekd.teachers import answers
-from edgekd.teachers.spec import read_spec
+from edgekd.teachers.spec import Layout, read_spec
 
 SCHEMA = "edgekd.evaluation/1"
 COLLECTION = "edgekd.evaluations/1"
 Images = NDArray[np.uint8] | NDArray[np.float32]
 Labels = NDArray[np.int64]
+Sizes = tuple[int, ...]
 
 _KEYS = (
     "an .npz with images (uint8 or float32, [N, C, H, W], [N, H, W, C] or [N, H, W]) "
-    "and labels (integers, [N], or [N, K] for multilabel)"
+    "and labels (integers, [N], [N, K] for multilabel, or [N, h, w] for segmentation)"
 )
 _CHUNK_BYTES = 2**26
 
@@ -57,16 +68,19 @@ def evaluate(
     low: float = 0.0,
     high: float = 1.0,
     task: Task = "classes",
+    layout: Layout | None = None,
     threads: int = 1,
 ) -> dict[str, Any]:
     """Accuracy of a model on labelled images, and its agreement with a teacher.
 
     Args:
         model: an ONNX classifier of one float32 image.
-        data: an `.npz` with `images` and `labels`: integers `[N]`, for `multilabel` 0 and 1 `[N, K]`.
+        data: an `.npz` with `images` and `labels`: integers `[N]`, for `multilabel` 0 and 1 `[N, K]`, for
+            `segmentation` `[N, h, w]`.
         teacher: another ONNX classifier of the same classes.
         low, high: where uint8 0 and 255 go in the model's input range; float32 images are fed as they are.
         task: how answers and labels are read.
+        layout: of the models' axes, where they answer per pixel; without it, as their graphs tell.
         threads: of ONNX Runtime.
 
     Returns:
@@ -80,28 +94,27 @@ def evaluate(
     for path in (model, teacher) if teacher else (model,):
         onnx_file.load(path)
     images, labels = read_labelled(data, task)
-    answer = partial(_answers, images=images, task=task, low=low, high=high, threads=threads)
-    found = answer(model)
-    columns = found.shape[1]
-    _require_task(task, columns, model)
-    predicted = choices(found, task)
-    options = KINDS[task].options(columns)
-    _require_options(labels, predicted.shape[1], options, data, model)
-    right = predicted == labels
-    correct = int(right.sum())
+    answer = partial(_chosen, images=images, task=task, low=low, high=high, layout=layout, threads=threads)
+    found, sizes = answer(model)
+    options = KINDS[task].options(sizes[0])
+    _require_options(labels, sizes, options, task, data, model)
+    labels = labels.reshape(len(labels), -1)
+    tally = Tally(found, labels, options, task)
+    if not tally.n:
+        raise BadData(f"every label is {KINDS[task].ignored}, which is not counted", where=data)
     return {
         "schema": SCHEMA,
         "tool": {"name": "edgekd", "version": edgekd.__version__},
         "measured": datetime.now(UTC).isoformat(timespec="seconds"),
         "task": task,
-        "model": {**_identity(model, onnx_file.model_sha256), "bytes": onnx_file.size(model), "classes": columns},
+        "model": {**_identity(model, onnx_file.model_sha256), "bytes": onnx_file.size(model), "classes": sizes[0]},
         "data": {**_identity(data, onnx_file.sha256), "images": len(images), "low": low, "high": high},
-        "accuracy": correct / right.size,
-        "correct": correct,
-        "n": right.size,
-        "interval": list(wilson(correct, right.size)),
-        "per_class": _per_label(right) if right.shape[1] > 1 else _per_class(right[:, 0], labels[:, 0], options),
-        "teacher": _beside(teacher, answer(teacher), found, labels, task) if teacher else None,
+        **tally.summary(),
+        "correct": tally.correct,
+        "n": tally.n,
+        "interval": list(tally.interval()),
+        "per_class": tally.per_class(),
+        "teacher": _beside(teacher, *answer(teacher), found, sizes, labels, task) if teacher else None,
     }
 
 
@@ -111,6 +124,13 @@ def task_of(model: Path) -> Task:
         return read_spec(model).task
     except EdgekdError:  # what is wrong with it, if anything, `evaluate` will say
         return "classes"
+
+
+def _layout_of(model: Path) -> Layout:
+    try:
+        return read_spec(model).layout
+    except EdgekdError:  # what is wrong with it, if anything, running it will say
+        return "NCHW"
 
 
 def input_range(model: Path) -> tuple[float, float]:
@@ -123,7 +143,7 @@ def input_range(model: Path) -> tuple[float, float]:
 
 
 def read_labelled(path: Path, task: Task = "classes") -> tuple[Images, Labels]:
-    """Images `[N, C, H, W]` or `[N, H, W, C]` (uint8 or finite float32), labels `[N, 1]` or `[N, K]`; never unpickles.
+    """Images `[N, C, H, W]` or `[N, H, W, C]` (uint8 or finite float32), labels as the task has them; never unpickles.
 
     Raises:
         BadData: says what is wrong with the file.
@@ -135,9 +155,9 @@ def read_labelled(path: Path, task: Task = "classes") -> tuple[Images, Labels]:
         raise BadData(
             f"images have shape {list(images.shape)}", where=path, allowed="[N, C, H, W], [N, H, W, C] or [N, H, W]"
         )
-    axes = KINDS[task].axes
-    if labels.dtype.kind not in "iu" or labels.ndim != axes:
-        allowed = f"integers [N{', K' * (axes > 1)}] for {task}"
+    kind = KINDS[task]
+    if labels.dtype.kind not in "iu" or labels.ndim != kind.axes:
+        allowed = f"integers [{('N', 'N, K', 'N, h, w')[kind.axes - 1]}] for {task}"
         raise BadData(f"labels are {labels.dtype} of shape {list(labels.shape)}", where=path, allowed=allowed)
     if len(images) != len(labels):
         raise BadData(f"{len(images)} images but {len(labels)} labels", where=path)
@@ -146,7 +166,7 @@ def read_labelled(path: Path, task: Task = "classes") -> tuple[Images, Labels]:
     if images.dtype == np.float32 and not np.isfinite(images).all():
         row = int(np.flatnonzero(~np.isfinite(images.reshape(len(images), -1)).all(1))[0])
         raise BadData(f"image {row} holds NaN or infinity", where=path)
-    return images if images.ndim == 4 else images[:, None], labels.reshape(len(labels), -1)
+    return images if images.ndim == 4 else images[:, None], labels
 
 
 def _arrays(path: Path) -> tuple[NDArray[Any], NDArray[Any]]:
@@ -168,28 +188,45 @@ def _arrays(path: Path) -> tuple[NDArray[Any], NDArray[Any]]:
         raise BadData(what, where=path, allowed=_KEYS) from error
 
 
-def _require_task(task: Task, columns: int, model: Path) -> None:
-    if not KINDS[task].fits(columns):
-        fitting = ", ".join(known for known in TASKS if KINDS[known].fits(columns))
-        raise BadModel(f"{columns} columns are not for task {task}", where=model, allowed=fitting)
+def _require_task(task: Task, sizes: Sizes, model: Path) -> None:
+    allowed = fitting(sizes[0], grid=len(sizes) > 1)
+    if task not in allowed:
+        what = f"{sizes[0]} columns{' per pixel' * (len(sizes) > 1)} are not for task {task}"
+        raise BadModel(what, where=model, allowed=", ".join(allowed) or "two columns per pixel and more")
 
 
-def _require_options(labels: NDArray[Any], questions: int, options: int, data: Path, model: Path) -> None:
-    if labels.shape[1] != questions:
-        what = f"{labels.shape[1]} labels for each image, {Path(model).name} answers {questions}"
-        raise BadData(what, where=data, allowed=f"[N, {questions}]")
-    wrong = np.argwhere((labels < 0) | (labels >= options))
+def _require_options(labels: NDArray[Any], sizes: Sizes, options: int, task: Task, data: Path, model: Path) -> None:
+    """Refuse labels of another shape than the answers `[N, *sizes]` have without their classes, or of no class."""
+    asked, given = sizes[len(sizes) - KINDS[task].axes + 1 :], labels.shape[1:]
+    if given != asked:
+        shown, wanted = (" x ".join(map(str, shape)) for shape in (given, asked))
+        what = f"{shown} labels for each image, {Path(model).name} answers {wanted}"
+        raise BadData(what, where=data, allowed=str(["N", *asked]).replace("'", ""))
+    ignored = ignored_label(options, task)
+    outside = (labels < 0) | (labels >= options)
+    wrong = np.argwhere(outside if ignored is None else outside & (labels != ignored))
     if len(wrong):
-        image, question = wrong[0]
-        what = f"label {labels[image, question]} of image {image} is no class of {Path(model).name}"
-        raise BadData(what, where=data, allowed=f"0 to {options - 1}")
+        what = f"label {labels[tuple(wrong[0])]} of image {wrong[0][0]} is no class of {Path(model).name}"
+        allowed = f"0 to {options - 1}" + f", {ignored} is not counted" * (ignored is not None)
+        raise BadData(what, where=data, allowed=allowed)
 
 
-def _answers(model: Path, images: Images, task: Task, low: float, high: float, threads: int) -> NDArray[np.float32]:
-    """Logits `[N, K]`, a chunk of images at a time: as float32 they would fill four times the file's memory."""
-    chunk = max(1, _CHUNK_BYTES // (4 * images[0].size))
-    parts = (_scaled(images[start : start + chunk], low, high) for start in range(0, len(images), chunk))
-    return np.concatenate([answers.logits(model, part, task, threads) for part in parts])
+def _chosen(
+    model: Path, images: Images, task: Task, low: float, high: float, layout: Layout | None, threads: int
+) -> tuple[NDArray[np.int64], Sizes]:
+    """What a model chooses, `[N, Q]`, and the sizes of its answer to one image.
+
+    A chunk of images at a time: as float32 they would fill four times the file's memory, and answers of their every
+    pixel still more.
+    """
+    axes = layout or _layout_of(model)
+    chunk, found = max(1, _CHUNK_BYTES // (4 * images[0].size)), list[NDArray[np.int64]]()
+    for start in range(0, len(images), chunk):
+        part = _scaled(images[start : start + chunk], low, high)
+        logits = answers.logits(model, part, task, threads, layout=axes)
+        _require_task(task, logits.shape[1:], model)
+        found.append(choices(logits, task))
+    return np.concatenate(found), logits.shape[1:]
 
 
 def _scaled(images: Images, low: float, high: float) -> NDArray[np.float32]:
@@ -198,39 +235,21 @@ def _scaled(images: Images, low: float, high: float) -> NDArray[np.float32]:
     return (images.astype(np.float32) * np.float32((high - low) / 255) + np.float32(low)).astype(np.float32)
 
 
-def wilson(correct: int, n: int, z: float = 1.959964) -> tuple[float, float]:
-    """Score interval of a proportion (Wilson 1927), 95 % by default; unlike p ± z·s it stays within 0 and 1."""
-    share, weight = correct / n, z * z / n
-    middle = (share + weight / 2) / (1 + weight)
-    reach = z / (1 + weight) * math.sqrt(share * (1 - share) / n + weight / (4 * n))
-    return max(0.0, middle - reach), min(1.0, middle + reach)
-
-
-def _per_class(right: NDArray[np.bool_], labels: NDArray[Any], classes: int) -> list[dict[str, Any]]:
-    counts = np.bincount(labels.astype(np.int64), minlength=classes)
-    correct = np.bincount(labels[right].astype(np.int64), minlength=classes)
-    return [
-        {"class": k, "n": int(counts[k]), "accuracy": correct[k].item() / counts[k].item() if counts[k] else None}
-        for k in range(classes)
-    ]
-
-
-def _per_label(right: NDArray[np.bool_]) -> list[dict[str, Any]]:
-    return [{"class": k, "n": len(right), "accuracy": share.item()} for k, share in enumerate(right.mean(axis=0))]
-
-
 def _beside(
-    teacher: Path, theirs: NDArray[np.float32], found: NDArray[np.float32], labels: NDArray[Any], task: Task
+    teacher: Path,
+    theirs: NDArray[np.int64],
+    their_sizes: Sizes,
+    found: NDArray[np.int64],
+    sizes: Sizes,
+    labels: NDArray[Any],
+    task: Task,
 ) -> dict[str, Any]:
-    if theirs.shape != found.shape:
-        what = f"the teacher has {theirs.shape[1]} classes, the model {found.shape[1]}"
-        raise BadModel(what, where=teacher)
-    accuracy = float((choices(theirs, task) == labels).mean())
-    return {
-        **_identity(teacher, onnx_file.model_sha256),
-        "accuracy": accuracy,
-        "agreement": inference.agreement(found, theirs, task),
-    }
+    if their_sizes != sizes:
+        theirs_shown, own = (" x ".join(map(str, shape)) for shape in (their_sizes, sizes))
+        raise BadModel(f"the teacher has {theirs_shown} classes, the model {own}", where=teacher)
+    tally = Tally(theirs, labels, KINDS[task].options(sizes[0]), task)
+    agreement = float((found == theirs).mean())
+    return {**_identity(teacher, onnx_file.model_sha256), **tally.summary(), "agreement": agreement}
 
 
 def _identity(path: Path, digest: Callable[[Path], str]) -> dict[str, str]:
@@ -268,42 +287,38 @@ def evaluate_run(
     told, files = run.record()["teacher"], run.models(teacher)
     known = files.pop("teacher", None)
     low, high = float(told["low"]), float(told["high"])
-    task = task_of_run(run.record())
+    how: dict[str, Any] = {"task": task_of_run(run.record()), "layout": told["layout"]}
     chosen = [only] if only is not None else list(files.values())
-    records = [evaluate(file, data, teacher=known, low=low, high=high, task=task) for file in chosen]
+    records = [evaluate(file, data, teacher=known, low=low, high=high, **how) for file in chosen]
     for record in records:
         remember(run, record)
     return {record["model"]["file"]: record for record in records}
 
 
-HEADERS = ("model", "accuracy", "95 %", "agreement with the teacher", "images")
+Records = Mapping[str, Mapping[str, Any]]
 
 
-def rows(records: dict[str, dict[str, Any]]) -> list[list[str]]:
-    """Records of schema `edgekd.evaluation/1` as people read them, under `HEADERS`; the teacher comes last."""
+def headers(records: Records) -> list[str]:
+    """What `rows` has columns of: one more where pixels are answered."""
+    mean_iou = ["mean IoU"] * any("mean_iou" in record for record in records.values())
+    return ["model", "accuracy", "95 %", *mean_iou, "agreement with the teacher", "images"]
+
+
+def rows(records: Records) -> list[list[str]]:
+    """Records of schema `edgekd.evaluation/1` as people read them, under `headers`; the teacher comes last."""
     share = units.write_share
     table = []
     for name, record in records.items():
-        low, high = record["interval"]
+        interval = " to ".join(map(share, record["interval"]))
         agreement = share(record["teacher"]["agreement"]) if record["teacher"] else "-"
-        table.append(
-            [
-                name,
-                share(record["accuracy"]),
-                f"{share(low)} to {share(high)}",
-                agreement,
-                str(record["data"]["images"]),
-            ]
-        )
+        table.append([name, *_shares(record, interval), agreement, str(record["data"]["images"])])
     told = next((record for record in records.values() if record["teacher"]), None)
     if told:
-        table.append(
-            [
-                f"{told['teacher']['file']} (teacher)",
-                share(told["teacher"]["accuracy"]),
-                "",
-                "",
-                str(told["data"]["images"]),
-            ]
-        )
+        name = f"{told['teacher']['file']} (teacher)"
+        table.append([name, *_shares(told["teacher"], ""), "", str(told["data"]["images"])])
     return table
+
+
+def _shares(summary: Mapping[str, Any], interval: str) -> list[str]:
+    mean_iou = [units.write_share(summary["mean_iou"])] if "mean_iou" in summary else []
+    return [units.write_share(summary["accuracy"]), interval, *mean_iou]

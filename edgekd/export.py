@@ -6,6 +6,7 @@ Torch is needed only where a float model is missing or older than its weights: o
 
 from __future__ import annotations
 
+from functools import partial
 from pathlib import Path
 from shlex import quote
 from typing import TYPE_CHECKING, Any
@@ -20,7 +21,7 @@ from edgekd.extras import require_distill
 from edgekd.inference import agreement, fed, logits
 from edgekd.quantize import generator_samples, quantize
 from edgekd.run_folder import RunFolder, atomic, read_json, task_of, write_json
-from edgekd.tasks import NOTE
+from edgekd.tasks import KINDS, NOTE
 
 if TYPE_CHECKING:
     from edgekd.tracing import Port, Traced
@@ -71,8 +72,8 @@ def export(
         files["student_int8"] = {key: quantized.pop(key) for key in ("path", "sha256", "bytes")}
     else:
         warnings += stale
-    agreements = _agreements(run, record, int8) if run.held_out_file.is_file() else None
-    warnings += _unfaithful_int8(agreements)
+    agreements = _agreements(run, int8) if run.held_out_file.is_file() else None
+    warnings += _unfaithful_int8(agreements, KINDS[task_of(record)].counted)
     result = {
         "schema": SCHEMA,
         "tool": {"name": "edgekd", "version": __version__},
@@ -235,22 +236,22 @@ def _without_stale_int8(run: RunFolder) -> list[str]:
     return [f"{path.name} was not made from this student and is removed; make it again with: {again}"]
 
 
-def _agreements(run: RunFolder, record: dict[str, Any], int8: bool) -> dict[str, Any]:
-    """Shares of held-out images on which two models choose the same class, or of their labels."""
+def _agreements(run: RunFolder, int8: bool) -> dict[str, Any]:
+    """Shares of held-out images, or of their labels or pixels, for which two models choose the same."""
     held = run.held_out()
-    images = fed(held.images(), record["teacher"]["layout"])
-    student = logits(run.student_onnx, images)
+    answers = partial(logits, images=fed(held.images(), held.layout), layout=held.layout)
+    student = answers(run.student_onnx)
     found = {"student_teacher": agreement(student, held.logits, held.task)}
     if int8:
-        quantized = logits(run.student_int8_onnx, images)
+        quantized = answers(run.student_int8_onnx)
         found["student_int8_teacher"] = agreement(quantized, held.logits, held.task)
         found["student_int8_student"] = agreement(quantized, student, held.task)
     return found
 
 
-def _unfaithful_int8(agreements: dict[str, Any] | None) -> list[str]:
+def _unfaithful_int8(agreements: dict[str, Any] | None, counted: str) -> list[str]:
     share = (agreements or {}).get("student_int8_student", 1.0)
     if share >= _FAITHFUL:
         return []
-    kept = f"INT8 and float student choose the same class on only {share:.1%} of the held-out images"
+    kept = f"INT8 and float student choose the same class on only {share:.1%} of the held-out {counted}"
     return [f"{kept}; try another --calibration"]

@@ -47,7 +47,7 @@ class Budget(Record):
     max_parameters_ratio: Ratio | None = Field(default=None, description="parameters, over the teacher's")
     max_p50_ratio: Ratio | None = Field(default=None, description="median latency, over the teacher's")
     min_agreement: Share | None = Field(
-        default=None, description="same class or labels as the teacher, generated images"
+        default=None, description="same class, labels or pixels as the teacher, generated images"
     )
     min_accuracy: Share | None = Field(default=None, description="on labelled images, from edgekd eval")
 
@@ -180,7 +180,7 @@ class Evidence:
     def agreement(self) -> float:
         """With the teacher's choices on the held-out generated images, run now."""
         held_out = self.of_run().held_out()
-        answers = inference.logits(self.file, held_out.images())
+        answers = inference.logits(self.file, held_out.images(), layout=held_out.layout)
         return inference.agreement(answers, held_out.logits, held_out.task)
 
     def accuracy(self) -> float:

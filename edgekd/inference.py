@@ -5,7 +5,7 @@ It measures answers, not time: `edgekd.bench` does that.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -41,11 +41,20 @@ def open_session(path: Path, threads: int = 1, *, graph: bytes | None = None) ->
         raise CannotLoad(f"ONNX Runtime cannot load it: {first_line(error)}", where=path) from error
 
 
-def logits(path: Path, images: Floats, threads: int = 1) -> Floats:
-    """First float output of a model for images `[N, C, H, W]` or `[N, H, W, C]`, in batches; `[N, K]` float32.
+def logits(path: Path, images: Floats, threads: int = 1, *, layout: str = "NCHW") -> Floats:
+    """First float output of a model for images `[N, C, H, W]` or `[N, H, W, C]`, in batches; float32.
 
     The images are transposed to the model's layout when they fit only that way. A model whose batch is fixed is fed
     batches of that size, the last one padded.
+
+    Args:
+        path: the file.
+        images: what it is shown.
+        threads: of one operator.
+        layout: of the model's axes, where it answers per pixel.
+
+    Returns:
+        `[N, K]`, or `[N, K, h, w]` of a model that answers per pixel.
 
     Raises:
         CannotLoad: ONNX Runtime refuses the file.
@@ -59,11 +68,12 @@ def logits(path: Path, images: Floats, threads: int = 1) -> Floats:
     first = next((one.name for one in outputs if one.type == "tensor(float)"), outputs[0].name)
     images = _arranged(images, entry, path)
     batch = entry.shape[0] if isinstance(entry.shape[0], int) else None
-    return in_batches(images, batch, lambda part: _answer(session, first, {entry.name: part}, path))
+    answers = in_batches(images, batch, lambda part: _answer(session, first, {entry.name: part}, path))
+    return by_class(answers, layout)
 
 
 def in_batches(images: Floats, batch: int | None, answer: Callable[[Floats], Floats]) -> Floats:
-    """Answers `[N, K]` to images `[N, ...]`, asked part by part; a fixed `batch` is filled up."""
+    """Answers `[N, ...]` to images `[N, ...]`, asked part by part; a fixed `batch` is filled up."""
     size = batch or _BATCH
     parts = (images[start : start + size] for start in range(0, len(images), size))
     return np.concatenate([answer(padded(part, batch or len(part)))[: len(part)] for part in parts])
@@ -89,6 +99,16 @@ def fed(images: Floats, layout: str) -> Floats:
 def fed_shape(shape: tuple[int, ...], layout: str) -> tuple[int, ...]:
     """Channels, height and width of one image, in the order of `fed`."""
     return (*shape[1:], shape[0]) if layout == "NHWC" else shape
+
+
+def by_class(answers: Floats, layout: str) -> Floats:
+    """What a file of that layout answers as edgekd reads it: of `[N, h, w, K]` it makes `[N, K, h, w]`."""
+    return np.ascontiguousarray(answers.transpose(0, 3, 1, 2)) if answers.ndim == 4 and layout == "NHWC" else answers
+
+
+def by_class_shape(shape: Sequence[int], layout: str) -> tuple[int, ...]:
+    """Sizes of one answer, in the order of `by_class`."""
+    return (shape[-1], *shape[:-1]) if layout == "NHWC" else tuple(shape)
 
 
 def _image_input(session: onnxruntime.InferenceSession, path: Path) -> onnxruntime.NodeArg:
@@ -120,17 +140,17 @@ def _answer(session: onnxruntime.InferenceSession, output: str, feed: dict[str, 
         answer = np.asarray(session.run([output], feed)[0])
     except Exception as error:
         raise EdgekdError(f"ONNX Runtime fails while running it: {first_line(error)}", where=path) from error
-    if answer.ndim != 2 or answer.dtype.kind != "f":
+    if answer.ndim not in (2, 4) or answer.dtype.kind != "f":
         what = f"its first output has shape {list(answer.shape)} and type {answer.dtype}"
-        raise BadModel(what, where=path, allowed="floating scores of shape [N, classes]")
+        raise BadModel(what, where=path, allowed="floating scores of shape [N, classes], or [N, classes, h, w]")
     return answer.astype(np.float32, copy=False)
 
 
 def agreement(first: Floats, second: Floats, task: Task = "classes") -> float:
-    """Share of questions that logits `[N, K]` answer alike: rows of the same arg-max, or labels of the same sign.
+    """Share of questions that logits answer alike: images or pixels of the same arg-max, or labels of the same sign.
 
     Raises:
-        BadData: not the same number of rows and classes.
+        BadData: not of the same shape.
     """
     if first.shape != second.shape:
         raise BadData(f"answers of shape {list(first.shape)} and {list(second.shape)} cannot agree")

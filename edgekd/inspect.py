@@ -17,7 +17,7 @@ from edgekd.config import Record
 from edgekd.errors import CannotLoad, EdgekdError
 from edgekd.extras import INSTALL
 from edgekd.inference import fed_shape, open_session
-from edgekd.tasks import Task
+from edgekd.tasks import KINDS, Task
 from edgekd.teachers.points import folded_points
 from edgekd.teachers.spec import Layout, TeacherSpec, read_spec, statistics_points
 from edgekd.teachers.wiring import Ending, Wiring
@@ -54,9 +54,13 @@ class Access(Record):
 
 
 class TeacherFacts(Record):
-    """What `read_spec` found; of a field X, `sources[X]` is "graph", "flag" or "default"."""
+    """What `read_spec` found; of a field X, `sources[X]` is "graph", "flag" or "default".
+
+    `grid` is h, w of an answer per pixel, else null.
+    """
 
     classes: int
+    grid: tuple[int, int] | None
     task: Task
     layout: Layout
     channels: int
@@ -137,7 +141,7 @@ def _spec(path: Path, input_shape: tuple[int, int, int] | None, task: Task | Non
 
 
 def _facts(spec: TeacherSpec) -> TeacherFacts:
-    same = ("classes", "task", "layout", "channels", "height", "width", "batch", "ending", "mean", "std", "sources")
+    same = set(TeacherFacts.model_fields) - {"range"}
     return TeacherFacts(range=(spec.low, spec.high), **{name: getattr(spec, name) for name in same})
 
 
@@ -235,7 +239,8 @@ def _teacher_rows(facts: TeacherFacts) -> list[list[str]]:
         normalization = f"mean {mean}, std {std} ({facts.sources['normalization']})"
     return [
         ["task", f"{facts.task} ({facts.sources['task']})"],
-        ["classes" if facts.task == "classes" else "label columns", str(facts.classes)],
+        ["classes" if KINDS[facts.task].exclusive else "label columns", str(facts.classes)],
+        *([["answers for", "{}x{} pixels".format(*facts.grid)]] if facts.grid else []),
         ["batch", "free" if facts.batch is None else f"fixed at {facts.batch}"],
         ["layout", f"{facts.layout} ({facts.sources['layout']})"],
         ["range", f"[{low:g}, {high:g}] ({facts.sources['range']})"],

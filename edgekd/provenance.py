@@ -36,9 +36,7 @@ def new_record(opened: Sequence[Opened], settings: DistillSettings) -> dict[str,
     first = opened[0].teacher.spec
     shape = (first.channels, first.height, first.width)
     count = opened[0].facts["parameters"]
-    # Without a teacher's size there is nothing to take a quarter of.
-    wanted = settings.student if count or settings.student != "auto" else "cnn-small"
-    name, width = choose_student(wanted, settings.width, shape, first.classes, count or 0)
+    name, width = choose_student(settings.student, settings.width, shape, first.classes, count, first.grid)
     record: dict[str, Any] = {
         "schema": SCHEMA,
         "started": datetime.now(UTC).isoformat(timespec="microseconds"),

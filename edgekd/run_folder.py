@@ -6,7 +6,7 @@
     student.safetensors    weights            student.onnx   student.int8.onnx
     generator.safetensors  weights            generator.onnx
     ledger.sqlite          what a query-only teacher was asked and what it answered; grows across resumptions
-    samples/               held_out.npz (uint8 images, teacher logits, their task), grids of generated images as PNG
+    samples/               held_out.npz (uint8 images, teacher logits, their meaning), grids of generated images as PNG
     export.json  bench.json  evaluation.json
 
 It does not need torch.
@@ -29,14 +29,15 @@ from zipfile import BadZipFile
 
 import numpy as np
 from numpy.typing import NDArray
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from edgekd import onnx_file
 from edgekd.errors import BadModel, BadRun, EdgekdError
-from edgekd.tasks import TASKS, Task
+from edgekd.tasks import KINDS, TASKS, Task
 
 SCHEMA = "edgekd.run/1"
 RUNS = Path("runs")
+Layout = Literal["NCHW", "NHWC"]
 
 
 @contextmanager
@@ -122,9 +123,10 @@ class HeldOut:
 
     Attributes:
         codes: uint8 `[N, C, H, W]`; 0 is the low end of the input range, 255 the high end.
-        logits: float32 `[N, K]`, the teacher's.
+        logits: float32 `[N, K]`, or `[N, K, h, w]` of every pixel of a grid: the teacher's.
         low, high: the input range.
         task: how the logits are read.
+        layout: of the axes of the run's models.
     """
 
     codes: NDArray[np.uint8]
@@ -132,6 +134,7 @@ class HeldOut:
     low: float
     high: float
     task: Task = "classes"
+    layout: Layout = "NCHW"
 
     def images(self) -> NDArray[np.float32]:
         """float32 `[N, C, H, W]` in the teacher's input range."""
@@ -139,6 +142,7 @@ class HeldOut:
 
 
 Count = Annotated[int, Field(ge=1)]
+Sides = Annotated[list[Count], Field(min_length=2, max_length=2)]
 
 
 class _Facts(BaseModel):
@@ -156,13 +160,20 @@ class _Teacher(_Facts):
     channels: Count
     height: Count
     width: Count
-    layout: Literal["NCHW", "NHWC"]
+    layout: Layout
     classes: Count
+    grid: Sides | None = None  # h, w of an answer per pixel
     low: float
     high: float
     mean: list[float] | None
     std: list[float] | None
     task: Task = "classes"
+
+    @model_validator(mode="after")
+    def _pixels_have_a_grid(self) -> _Teacher:
+        if KINDS[self.task].grid != (self.grid is not None):
+            raise ValueError(f"task {self.task} and grid {self.grid} do not belong together")
+        return self
 
 
 class _Student(_Facts):
@@ -254,15 +265,17 @@ class RunFolder:
                 data = np.load(file, allow_pickle=False)
                 low, high = map(float, data["range"])
                 task = TASKS[TASKS.index(str(data["task"]))] if "task" in data else "classes"  # older ones lack it
-                return HeldOut(data["images"], data["logits"], low, high, task)
+                layout: Layout = "NHWC" if str(data.get("layout", "")) == "NHWC" else "NCHW"
+                return HeldOut(data["images"], data["logits"], low, high, task, layout)
         except (OSError, ValueError, LookupError, EOFError, BadZipFile, zlib.error) as error:
             raise BadRun(f"no usable held-out samples: {error}", where=self.held_out_file) from error
 
     def write_held_out(self, samples: HeldOut) -> None:
         """Store the held-out images, atomically."""
         with atomic(self.held_out_file) as file:
+            told: dict[str, Any] = {"task": samples.task, "layout": samples.layout}
             bounds = np.array([samples.low, samples.high])
-            np.savez_compressed(file, images=samples.codes, logits=samples.logits, range=bounds, task=samples.task)
+            np.savez_compressed(file, images=samples.codes, logits=samples.logits, range=bounds, **told)
 
     def require(self, path: Path, command: str) -> Path:
         """A file of this run that an earlier command writes.

@@ -22,7 +22,7 @@ from torch import Tensor, nn
 from edgekd import __version__, onnx_file
 from edgekd.config import ModelLimits
 from edgekd.errors import EdgekdError
-from edgekd.inference import agreement, fed, fed_shape, open_session
+from edgekd.inference import agreement, by_class, fed, fed_shape, open_session
 from edgekd.quiet import quiet
 from edgekd.run_folder import scratch
 from edgekd.tasks import Task
@@ -42,7 +42,7 @@ class Port:
     Attributes:
         entry, leaving: their names.
         shape: of one example as torch takes it.
-        layout: NHWC where the file takes `[N, H, W, C]` and torch takes `[N, C, H, W]`.
+        layout: NHWC where the file takes `[N, H, W, C]` and torch takes `[N, C, H, W]`; answers per pixel likewise.
         task: how the output is read, if it is logits: what they choose must not change either.
     """
 
@@ -71,7 +71,7 @@ class Traced:
 
 
 class _ChannelsLast(nn.Module):
-    """Takes `[N, H, W, C]` for a network that takes `[N, C, H, W]`."""
+    """Takes, and if it is of pixels answers, `[N, H, W, C]` for a network that has `[N, C, H, W]`."""
 
     def __init__(self, network: nn.Module) -> None:
         super().__init__()
@@ -79,7 +79,7 @@ class _ChannelsLast(nn.Module):
 
     def forward(self, images: Tensor) -> Tensor:
         out: Tensor = self.network(images.permute(0, 3, 1, 2))
-        return out
+        return out.permute(0, 2, 3, 1) if out.dim() == 4 else out
 
 
 def trace(network: nn.Module, port: Port, limits: ModelLimits, examples: NDArray[np.float32]) -> Traced:
@@ -206,7 +206,8 @@ def compared(
         onnx.save(model, path)
         session = open_session(path)
         parts = (shown[start : start + _BATCH] for start in range(0, len(shown), _BATCH))
-        found = np.concatenate([session.run([port.leaving], {port.entry: part})[0] for part in parts])
+        answered = np.concatenate([session.run([port.leaving], {port.entry: part})[0] for part in parts])
+    found = by_class(answered, port.layout)
     scale, worst = float(np.abs(expected).max()), float(np.abs(found - expected).max())
     check: dict[str, Any] = {"examples": len(shown), "max_abs": worst, "scale": scale}
     if port.task is not None:

@@ -30,7 +30,7 @@ from edgekd.teachers.codes import rounded
 HELD_OUT = 1024
 """Generated images set aside from training, the newest ones."""
 BANK_BYTES = 2**30
-"""What a bank may hold: large images make it shorter than the recipe says."""
+"""What a bank may hold: large images, and answers of their every pixel, make it shorter than the recipe says."""
 PART, DRAWN = 256, 4
 """Procedural images are asked about 256 at a time; one in four is drawn, the others are bred."""
 _M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3  # malloc.h
@@ -90,9 +90,10 @@ class Training:
         self.student_optimizer = OPTIMIZERS[recipe.student_optimizer](student.parameters(), recipe.student_rate)
         shape = (spec.channels, spec.height, spec.width)
         self.low, self.high = spec.low, spec.high
-        most = max(recipe.student_batch, BANK_BYTES // math.prod(shape))
+        size = math.prod(shape) + (4 * math.prod(spec.answer_shape) if spec.grid else 0)
+        most = max(recipe.student_batch, BANK_BYTES // size)
         sizes = min(recipe.bank, most), min(recipe.prior, most), min(HELD_OUT, most)
-        self.bank, self.prior, self.held_out = (Bank(n, shape, spec.classes, spec.low, spec.high) for n in sizes)
+        self.bank, self.prior, self.held_out = (Bank(n, shape, spec.answer_shape, spec.low, spec.high) for n in sizes)
         self.step, self.seconds, self.images_seen = 0, 0.0, 0
         self.autocast = torch.autocast("cpu", torch.bfloat16, enabled=bfloat16_is_fast())
 
@@ -119,7 +120,7 @@ class Training:
         """One update of the generator.
 
         Returns:
-            The images `[N, C, H, W]` it made before the update, the teachers' mean logits `[N, K]`, and the loss terms.
+            The images `[N, C, H, W]` it made before the update, the teachers' mean logits, and the loss terms.
         """
         with self.autocast:
             images = self.generator(torch.randn(self.recipe.generator_batch, self.recipe.latent))
@@ -135,7 +136,7 @@ class Training:
         return images.detach(), mean_logits(answers).detach(), _values(terms)
 
     def student_step(self, images: Tensor, logits: Tensor) -> dict[str, float]:
-        """One update of the student on images `[N, C, H, W]` and the teachers' logits `[N, K]`; the loss terms."""
+        """One update of the student on images `[N, C, H, W]` and the teachers' logits; the loss terms."""
         with self.autocast:
             answer = self.student(_ready(images))
         terms = self.objective.student_terms(answer.float(), logits)
@@ -208,7 +209,7 @@ def _ready(images: Tensor) -> Tensor:
 
 
 def mean_logits(answers: Sequence[Answer]) -> Tensor:
-    """What several teachers answer together: `[N, K]`."""
+    """What several teachers answer together: `[N, K]`, or `[N, K, h, w]`."""
     return torch.stack([answer.logits for answer in answers]).mean(dim=0)
 
 

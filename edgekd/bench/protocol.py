@@ -107,5 +107,5 @@ def _faithfulness(path: Path, held_out: HeldOut | None) -> dict[str, float | Non
     """Share of held-out generated images on which a model chooses what the teacher does: the class, or each label."""
     if held_out is None:
         return {"agreement": None}
-    found = answers.logits(path, held_out.images(), held_out.task)
+    found = answers.logits(path, held_out.images(), held_out.task, layout=held_out.layout)
     return {"agreement": inference.agreement(found, held_out.logits, held_out.task)}

@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from edgekd.errors import BadRun, BadSetting, UnknownName
 from edgekd.networks.generators import Generator
 from edgekd.networks.students import LeNet5, MobileNetV3Small, ResNet
+from edgekd.networks.unet import Grid, UNet
 from edgekd.user_code import working_directory_on_path
 
 Shape = tuple[int, int, int]
@@ -53,7 +54,9 @@ STUDENTS: dict[str, tuple[Factory, float]] = {
     "resnet18": (_resnet18, 1.0),
     "mobilenetv3-small": (_mobilenet, 1.0),
 }
-"""Name to (factory, width when none is given)."""
+"""Of the image as a whole: name to (factory, width when none is given)."""
+PIXEL_STUDENTS: dict[str, tuple[Callable[[Shape, int, float, Grid], nn.Module], float]] = {"unet": (UNet, 1.0)}
+"""Of every pixel of a grid."""
 
 
 class Standardized(nn.Module):
@@ -66,7 +69,7 @@ class Standardized(nn.Module):
         self.register_buffer("pixel_scale", 1 / torch.tensor(list(std)).reshape(1, -1, 1, 1))
 
     def forward(self, images: Tensor) -> Tensor:
-        """Logits `[N, K]` of images `[N, C, H, W]` in the teacher's input range."""
+        """Logits of images `[N, C, H, W]` in the teacher's input range, as the network answers them."""
         logits: Tensor = self.network((images - self.get_buffer("pixel_mean")) * self.get_buffer("pixel_scale"))
         return logits
 
@@ -76,34 +79,56 @@ def parameters(network: nn.Module) -> int:
     return sum(p.numel() for p in network.parameters())
 
 
-def choose_student(name: str, width: float | None, shape: Shape, classes: int, teacher: int) -> tuple[str, float]:
+def choose_student(
+    name: str, width: float | None, shape: Shape, classes: int, teacher: int | None, grid: Grid | None = None
+) -> tuple[str, float]:
     """Resolve `auto` and a missing width.
 
-    `auto` takes `cnn-small`, or `resnet18` where a quarter of the teacher is more than a million parameters, at the
-    largest width whose parameters are at most a quarter of the teacher's (1 % over is let pass).
+    `auto` takes `cnn-small`, or `resnet18` where a quarter of the teacher is more than a million parameters, or `unet`
+    where pixels are answered, at the largest width whose parameters are at most a quarter of the teacher's (1 % over is
+    let pass).
 
     Args:
         name, width: as the user gave them.
         shape, classes: the teacher's input and K.
-        teacher: the teacher's parameter count.
+        teacher: the teacher's parameter count; without one there is nothing to take a quarter of.
+        grid: the h, w of its answer per pixel, if it is one.
 
     Raises:
         UnknownName: no student of that name.
     """
-    if name != "auto":
-        return name, width if width is not None else STUDENTS.get(name, (None, 1.0))[1]
-    goal = QUARTER * teacher * 1.01
-    name = "resnet18" if goal > 1e6 else "cnn-small"
-    if width is not None:
-        return name, width
+    goal = QUARTER * (teacher or 0) * 1.01
+    chosen = name if name != "auto" else "unet" if grid else "resnet18" if goal > 1e6 else "cnn-small"
+    if width is not None or name != "auto" or not teacher:
+        own = {**STUDENTS, **PIXEL_STUDENTS}.get(chosen, (None, 1.0))[1]
+        return chosen, width if width is not None else own
     widths = [eighths / 64 for eighths in range(4, 257)]
-    fitting = [w for w in widths if parameters(_on_meta(name, shape, classes, w)) <= goal]
-    return name, max(fitting, default=widths[0])
+    fitting = [w for w in widths if parameters(_on_meta(chosen, shape, classes, w, grid)) <= goal]
+    return chosen, max(fitting, default=widths[0])
 
 
-def _on_meta(name: str, shape: Shape, classes: int, width: float) -> nn.Module:
+def _on_meta(name: str, shape: Shape, classes: int, width: float, grid: Grid | None) -> nn.Module:
     with torch.device("meta"):
+        return _known_student(name, shape, classes, width, grid)
+
+
+def _known_student(name: str, shape: Shape, classes: int, width: float, grid: Grid | None) -> nn.Module:
+    """A student of a name in one of the tables.
+
+    Raises:
+        UnknownName: no student of that name.
+        BadSetting: it answers for the image and the teacher for its pixels, or the other way round.
+    """
+    if grid is None and name in STUDENTS:
         return STUDENTS[name][0](shape, classes, width)
+    if grid is not None and name in PIXEL_STUDENTS:
+        return PIXEL_STUDENTS[name][0](shape, classes, width, grid)
+    known = ["auto", *(PIXEL_STUDENTS if grid else STUDENTS), "module:factory"]
+    if name not in {**STUDENTS, **PIXEL_STUDENTS}:
+        raise UnknownName("student", name, known)
+    answers = ("for the image as a whole", "for every pixel")
+    what = f"it answers {answers[not grid]}, the teacher {answers[bool(grid)]}"
+    raise BadSetting(what, where=f"student {name}", allowed=", ".join(known))
 
 
 def is_factory(name: str) -> bool:
@@ -111,19 +136,22 @@ def is_factory(name: str) -> bool:
     return ":" in name
 
 
-def build_student(name: str, width: float, shape: Shape, classes: int) -> nn.Module:
+def build_student(name: str, width: float, shape: Shape, classes: int, grid: Grid | None = None) -> nn.Module:
     """A student with fresh weights: a known name, or `module:factory` called as `factory(shape, classes, width)`.
 
     The module is looked for in the working directory first, as `python -m` does.
 
+    Args:
+        name, width: of the student.
+        shape, classes: the teacher's input and K.
+        grid: the h, w of its answer per pixel, if it is one.
+
     Raises:
         UnknownName: no student of that name.
-        BadSetting: the factory cannot be imported, or does not return a module.
+        BadSetting: it is not one for such answers; the factory cannot be imported, or does not return a module.
     """
-    if name in STUDENTS:
-        return STUDENTS[name][0](shape, classes, width)
     if not is_factory(name):
-        raise UnknownName("student", name, ["auto", *STUDENTS, "module:factory"])
+        return _known_student(name, shape, classes, width, grid)
     module, _, attribute = name.partition(":")
     try:
         with working_directory_on_path():
@@ -147,7 +175,10 @@ def student_of(record: Mapping[str, Any]) -> Standardized:
     """The student that a run's record describes, with fresh weights."""
     teacher, student = record["teacher"], record["student"]
     shape = (teacher["channels"], teacher["height"], teacher["width"])
-    network = build_student(student["name"], student["width"], shape, teacher["classes"])
+    grid = teacher.get("grid")
+    network = build_student(
+        student["name"], student["width"], shape, teacher["classes"], (grid[0], grid[1]) if grid else None
+    )
     return Standardized(network, *standardization(teacher))
 
 

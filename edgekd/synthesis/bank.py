@@ -10,28 +10,30 @@ from torch import Tensor
 
 from edgekd.teachers.codes import from_codes, to_codes
 
+Sizes = tuple[int, ...]
+
 
 class Bank:
-    """A ring of `capacity` images `[C, H, W]` and their teacher logits `[K]`.
+    """A ring of `capacity` images `[C, H, W]` and their teacher logits.
 
     Args:
         capacity: images kept.
         shape: channels, height, width.
-        classes: K.
+        answer: sizes of the logits of one image: `(K,)`, or `(K, h, w)`.
         low, high: range of image values.
     """
 
-    def __init__(self, capacity: int, shape: tuple[int, int, int], classes: int, low: float, high: float) -> None:
+    def __init__(self, capacity: int, shape: Sizes, answer: Sizes, low: float, high: float) -> None:
         self.low, self.high = low, high
         self.codes = torch.zeros((capacity, *shape), dtype=torch.uint8)
-        self.logits = torch.zeros((capacity, classes))
+        self.logits = torch.zeros((capacity, *answer))
         self.written = 0
 
     def __len__(self) -> int:
         return min(self.written, len(self.codes))
 
     def add(self, images: Tensor, logits: Tensor) -> None:
-        """Store N images and their `[N, K]` answers, over the oldest where the ring is full."""
+        """Store N images and their answers, over the oldest where the ring is full."""
         places = (self.written + torch.arange(len(images))) % len(self.codes)
         self.codes[places] = to_codes(images, self.low, self.high)
         self.logits[places] = logits.detach().float()

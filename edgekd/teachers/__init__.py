@@ -51,7 +51,8 @@ class Answer:
     """A teacher's answer to a batch of N images.
 
     Attributes:
-        logits: `[N, K]`, differentiable with respect to the images when the teacher offers `GRADIENT`.
+        logits: `[N, K]` or, of every pixel of a grid, `[N, K, h, w]`; differentiable with respect to the images when
+            the teacher offers `GRADIENT`.
         features: `[N, F]`, the input of the last dense layer, or None.
         statistics: one entry per batch-normalization layer, in graph order; empty when there is none.
         folded: one entry per layer that looks like one whose batch normalization was folded away, in graph order; empty

@@ -10,8 +10,8 @@ from edgekd.teachers.source import Floats, as_logits
 from edgekd.teachers.wiring import Wiring
 
 
-def logits(path: Path, images: Floats, task: Task, threads: int = 1) -> Floats:
-    """Logits `[N, K]` of images as `edgekd.inference.logits` takes them.
+def logits(path: Path, images: Floats, task: Task, threads: int = 1, *, layout: str = "NCHW") -> Floats:
+    """Logits of images as `edgekd.inference.logits` takes and returns them.
 
     Where one class rules out the others the scores stay as they are, whatever the ending: their arg-max is the same. Of
     a label a probability says another thing than a logit does, and so a Sigmoid is taken back.
@@ -19,7 +19,7 @@ def logits(path: Path, images: Floats, task: Task, threads: int = 1) -> Floats:
     Raises:
         BadModel, BadData, CannotLoad, EdgekdError: as `edgekd.inference.logits`.
     """
-    scores = inference.logits(path, images, threads)
+    scores = inference.logits(path, images, threads, layout=layout)
     if KINDS[task].exclusive:
         return scores
     model = onnx_file.load(path)

@@ -13,7 +13,7 @@ import os
 import random
 import re
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
 from typing import Any
@@ -27,7 +27,7 @@ from edgekd.config import Reach
 from edgekd.errors import BadModel, BadSetting, CannotLoad, EdgekdError
 from edgekd.teachers import open_inference
 from edgekd.teachers.pixels import Stated, image_axes
-from edgekd.teachers.source import Again, Floats, as_logits, checked, outside, tried
+from edgekd.teachers.source import Again, Floats, Sizes, as_logits, checked, outside, tried
 
 REQUEST_BYTES = 8 * 2**20
 """Images in one request are as many as fit, as float32, but no more than `MOST`."""
@@ -94,8 +94,8 @@ class EndpointSource:
         self.batch = self.spec.batch or min(reach.batch or MOST, max(1, REQUEST_BYTES // size))
         self.probed = 0
         if not known:
-            declared = dataclasses.replace(self.spec, classes=model.scores.dims[1] or 0)
-            ask = lambda images, classes: self._scores(images, classes, _never)  # noqa: E731
+            declared = dataclasses.replace(self.spec, **_declared(model.scores.dims, self.spec.layout))
+            ask = lambda images, sizes: self._scores(images, sizes, _never)  # noqa: E731
             self.spec, self.probed = tried(declared, ask, stated.task)
 
     def close(self) -> None:
@@ -103,24 +103,24 @@ class EndpointSource:
         self._client.close()
 
     def ask(self, images: Floats, again: Again) -> Floats:
-        """Logits `[N, K]` of images `[N, C, H, W]`.
+        """Logits of images `[N, C, H, W]`.
 
         Raises:
             EdgekdError: no answer within patience, or one that cannot be used.
         """
-        return as_logits(self._scores(images, self.spec.classes, again), self.spec.ending, self.spec.name)
+        return as_logits(self._scores(images, self.spec.answer_shape, again), self.spec.ending, self.spec.name)
 
-    def _scores(self, images: Floats, classes: int | None, again: Again) -> Floats:
+    def _scores(self, images: Floats, sizes: Sizes | None, again: Again) -> Floats:
         count, batch = len(images), self.spec.batch
         if batch is not None and count > batch:
-            parts = [self._scores(images[i : i + batch], classes, again) for i in range(0, count, batch)]
+            parts = [self._scores(images[i : i + batch], sizes, again) for i in range(0, count, batch)]
             return np.concatenate(parts)
         if batch is not None:
             images = inference.padded(images, batch)
         fed = inference.fed(images, self.spec.layout)
         fed = fed.reshape(len(fed), -1) if self._row else fed
         answer = self._infer(fed.round() if self._bytes else fed, lambda: again(count))
-        return checked(answer, len(fed), classes, self._url)[:count]
+        return checked(answer, len(fed), sizes, self._url, self.spec.layout)[:count]
 
     # ------------------------------------------------------------------------------------------- requests
 
@@ -225,6 +225,15 @@ class EndpointSource:
         for secret in self._secrets:
             text = text.replace(secret, "***")
         return f": {text[:200]}" if text else ""
+
+
+def _declared(dims: Sequence[int | None], layout: str) -> dict[str, Any]:
+    """The classes, and the grid if there is one, of an output; nothing where the server leaves a size free."""
+    told = [size for size in dims[1:] if size is not None]
+    if len(told) < len(dims) - 1:
+        return {}
+    classes, *grid = inference.by_class_shape(told, layout)
+    return {"classes": classes, "grid": tuple(grid) or None}
 
 
 def checked_url(url: str) -> tuple[str, str]:

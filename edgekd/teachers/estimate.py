@@ -41,7 +41,7 @@ class Directions:
 
 
 def estimated(ask: Ask, images: Tensor, directions: Directions) -> Tensor:
-    """Logits `[N, K]` of images `[N, C, H, W]`, with an estimated gradient to the images.
+    """Logits of images `[N, C, H, W]`, with an estimated gradient to the images.
 
     Args:
         ask: images to logits, without a gradient; called once now and `directions.count` times in the backward pass.
@@ -74,7 +74,7 @@ class _Estimated(torch.autograd.Function):
         for _ in range(directions.count):
             signs = _signs(images, directions.coarse)
             moved = (images + step * signs).clamp(directions.low, directions.high)
-            slope = (gradient.float() * (ctx.ask(moved) - logits)).sum(dim=1) / step
+            slope = (gradient.float() * (ctx.ask(moved) - logits)).flatten(1).sum(dim=1) / step
             total += slope.view(-1, 1, 1, 1) * signs
         mean = total / (directions.count * directions.coarse**2)
         return (mean * _narrowness(images, step, directions)).to(images.dtype), None, None

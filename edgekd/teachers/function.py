@@ -15,7 +15,7 @@ from edgekd import inference
 from edgekd.config import Reach
 from edgekd.errors import BadSetting, EdgekdError
 from edgekd.teachers.pixels import Stated
-from edgekd.teachers.source import Again, Floats, as_logits, checked, outside, tried
+from edgekd.teachers.source import Again, Floats, Sizes, as_logits, checked, outside, tried
 from edgekd.user_code import working_directory_on_path
 
 PREFIX = "python:"
@@ -24,6 +24,8 @@ BATCH = 256
 
 class FunctionSource:
     """`function(images: float32 [N, C, H, W] or [N, H, W, C]) -> scores [N, K]`: logits or probabilities.
+
+    Of every pixel of a grid they are `[N, K, h, w]` or `[N, h, w, K]`, as the images are.
 
     Args:
         name: `python:package.module:function`, looked for in the working directory first, as `python -m` does.
@@ -52,15 +54,15 @@ class FunctionSource:
             self.spec, self.probed = tried(self.spec, self._scores, stated.task)
 
     def ask(self, images: Floats, again: Again) -> Floats:  # noqa: ARG002 - a call is not repeated
-        """Logits `[N, K]` of images `[N, C, H, W]`."""
-        return as_logits(self._scores(images, self.spec.classes), self.spec.ending, self.spec.name)
+        """Logits of images `[N, C, H, W]`."""
+        return as_logits(self._scores(images, self.spec.answer_shape), self.spec.ending, self.spec.name)
 
-    def _scores(self, images: Floats, classes: int | None) -> Floats:
+    def _scores(self, images: Floats, sizes: Sizes | None) -> Floats:
         try:
             answer = np.asarray(self._function(inference.fed(images, self.spec.layout)))
         except Exception as error:  # the user's own code may raise anything
             raise EdgekdError(f"it raised {type(error).__name__}: {error}", where=self.spec.name) from error
-        return checked(answer, len(images), classes, self.spec.name)
+        return checked(answer, len(images), sizes, self.spec.name, self.spec.layout)
 
     def close(self) -> None:
         """Nothing to close."""

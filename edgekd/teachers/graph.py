@@ -57,9 +57,17 @@ class GraphTeacher(nn.Module):
         features = others.pop(0).flatten(1) if self.spec.features_name else None
         moments = tuple(Moments(*channel_moments(tensor)) for tensor in others)
         if Signal.STATISTICS_PRIOR in self.signals:
-            return Answer(logits.float().flatten(1), features, folded=moments)
+            return Answer(self._by_class(logits), features, folded=moments)
         statistics = tuple(self._beside_running(index, layer) for index, layer in enumerate(moments))
-        return Answer(logits.float().flatten(1), features, statistics)
+        return Answer(self._by_class(logits), features, statistics)
+
+    def _by_class(self, logits: Tensor) -> Tensor:
+        """float32 `[N, K]` or `[N, K, h, w]`, whichever axes the tensor in the graph has."""
+        if self.spec.grid is None:
+            return logits.float().flatten(1)
+        if self.spec.layout == "NHWC":
+            return logits.float().reshape(-1, *self.spec.grid, self.spec.classes).permute(0, 3, 1, 2)
+        return logits.float().reshape(-1, *self.spec.answer_shape)
 
     def _beside_running(self, index: int, layer: Moments) -> Statistics:
         mean, variance = (self.get_buffer(f"running_{name}_{index}") for name in ("mean", "variance"))

@@ -47,14 +47,15 @@ class Ledger:
             return int(self._file.execute("SELECT COALESCE(SUM(samples), 0) FROM spent").fetchone()[0])
 
     def answers(self, source: Source, codes: Codes) -> Floats:
-        """Logits `[N, K]` of images as 8-bit codes `[N, C, H, W]`; only what was never asked before is asked.
+        """Logits of images as 8-bit codes `[N, C, H, W]`; only what was never asked before is asked.
 
         Raises:
             OutOfQueries: it would be more than the limit; nothing was asked.
             EdgekdError: the source fails, or the disk is full.
         """
         questions = [_question(source, one) for one in codes]
-        known = self._known(questions)
+        sizes = source.spec.answer_shape
+        known = {question: answer.reshape(sizes) for question, answer in self._known(questions).items()}
         places = {question: place for place, question in enumerate(questions) if question not in known}
         self.affordable(len(places))
         fresh = list(places)
@@ -63,7 +64,7 @@ class Ledger:
             self.spend(source, len(part))
             images = pixels(codes[[places[question] for question in part]], source.spec)
             answered = source.ask(images, partial(self.spend, source))
-            answered = checked(answered, len(part), source.spec.classes, source.spec.name)
+            answered = checked(answered, len(part), sizes, source.spec.name)
             self._keep(part, answered)
             known.update(zip(part, answered, strict=True))
         return np.stack([known[question] for question in questions])

@@ -185,25 +185,34 @@ def _reconcile(first: Interface, other: Interface) -> None:
     if first.task != other.task:
         what = f"task {other.task}, but {first.name} has {first.task}"
         raise BadModel(what, where=other.name, allowed="teachers of one task", hint="say --task for all of them")
-    for field in ("channels", "height", "width", "classes", "low", "high"):
+    for field in ("channels", "height", "width", "classes", "grid", "low", "high"):
         one, two = getattr(first, field), getattr(other, field)
         if one != two:
-            what = f"{field} {two:g}, but {first.name} has {one:g}"
+            what = f"{field} {_told(two)}, but {first.name} has {_told(one)}"
             hint = "say --input-range for all of them" if field in ("low", "high") else ""
             raise BadModel(what, where=other.name, allowed="teachers of one input and the same classes", hint=hint)
 
 
-_COLUMNS: dict[Task, str] = {"classes": "{} classes", "binary": "one label", "multilabel": "{} labels"}
+def _told(value: float | tuple[int, ...]) -> str:
+    return "x".join(map(str, value)) if isinstance(value, tuple) else f"{value:g}"
+
+
+_COLUMNS: dict[Task, str] = {
+    "classes": "{} classes",
+    "binary": "one label",
+    "multilabel": "{} labels",
+    "segmentation": "{} classes for each of {} pixels",
+}
 
 
 def described(spec: Interface) -> str:
     """What is taken for granted about a teacher, and where it was learned, so that a wrong guess is seen at once."""
-    shape = "x".join(map(str, (spec.channels, spec.height, spec.width)))
+    shape, columns = _told((spec.channels, spec.height, spec.width)), _COLUMNS[spec.task]
     who = "the graph tells" if isinstance(spec, TeacherSpec) else "it tells"
     told = {"graph": who, "flag": "you told", "default": "a guess: say --{} if it is wrong"}
     source = {name: told[value] for name, value in spec.sources.items()}
     facts = [
-        f"teacher: {shape}, {_COLUMNS[spec.task].format(spec.classes)}, ends in {spec.ending}",
+        f"teacher: {shape}, {columns.format(spec.classes, _told(spec.grid or ()))}, ends in {spec.ending}",
         f"task {spec.task} ({source['task'].format('task')})",
         f"layout {spec.layout} ({source['layout'].format('layout')})",
         f"values in [{spec.low:g}, {spec.high:g}] ({source['range'].format('input-range')})",

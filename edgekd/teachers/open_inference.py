@@ -78,10 +78,10 @@ def read_metadata(answer: Any, where: str) -> Model:
     scores = [one for one in outputs if one.datatype in _FLOATS]
     if len(scores) != 1:
         names = ", ".join(f"{one.name} {one.datatype}" for one in outputs) or "none"
-        raise BadModel(f"its outputs are {names}", where=where, allowed="one output [N,K] of class scores")
-    if len(scores[0].dims) != 2:
+        raise BadModel(f"its outputs are {names}", where=where, allowed="one output of class scores")
+    if len(scores[0].dims) not in (2, 4):
         what = f"output {scores[0].name!r} has {len(scores[0].dims)} axes"
-        raise BadModel(what, where=where, allowed="class scores [N,K]")
+        raise BadModel(what, where=where, allowed="class scores [N,K], or [N,K,h,w]")
     return Model(inputs[0], scores[0], json.dumps(answer, sort_keys=True))
 
 

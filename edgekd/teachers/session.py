@@ -6,6 +6,7 @@ Where the graph shows the logits before its Softmax, it is cut there. It gives n
 from __future__ import annotations
 
 import dataclasses
+import math
 
 import numpy as np
 from onnx import ModelProto, ValueInfoProto
@@ -47,7 +48,7 @@ class SessionSource:
             self.spec = dataclasses.replace(spec, ending=self._ending)
 
     def ask(self, images: Floats, again: Again) -> Floats:  # noqa: ARG002 - asking a file again costs nothing
-        """Logits `[N, K]` of images `[N, C, H, W]`."""
+        """Logits of images `[N, C, H, W]`."""
         return as_logits(self._run(images), self._ending, self.spec.name)
 
     def close(self) -> None:
@@ -63,7 +64,10 @@ class SessionSource:
         except Exception as error:
             what = f"ONNX Runtime fails while running it: {onnx_file.first_line(error)}"
             raise EdgekdError(what, where=self.spec.name) from error
-        return checked(answer.reshape(len(answer), -1), len(fed), self.spec.classes, self.spec.name)
+        sizes, layout = self.spec.answer_shape, self.spec.layout
+        if answer.size == len(fed) * math.prod(sizes):  # a tensor inside the graph may have other axes than its output
+            answer = answer.reshape(len(fed), *inference.fed_shape(sizes, layout))
+        return checked(answer, len(fed), sizes, self.spec.name, layout)
 
 
 def _cut(model: ModelProto, spec: TeacherSpec) -> bytes | None:

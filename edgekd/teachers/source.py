@@ -13,14 +13,16 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
+from edgekd import inference
 from edgekd.errors import BadModel, EdgekdError
 from edgekd.tasks import KINDS, Task, choices, settled
 from edgekd.teachers.pixels import NOTHING_DONE, Stated, image_layout, image_shape, pixel_values
-from edgekd.teachers.spec import Interface
+from edgekd.teachers.spec import Interface, require_grid
 from edgekd.teachers.wiring import Ending
 
 Floats = NDArray[np.float32]
 Codes = NDArray[np.uint8]
+Sizes = tuple[int, ...]
 Again = Callable[[int], None]
 """Told a number of samples whenever they have to be sent once more after they may have been answered and paid for."""
 
@@ -54,7 +56,7 @@ class Source(Protocol):
         """Give back what is open."""
 
     def ask(self, images: Floats, again: Again) -> Floats:
-        """Logits `[N, K]` of at most `batch` images `[N, C, H, W]` in the range of the spec.
+        """Logits `[N, K]` or `[N, K, h, w]` of at most `batch` images `[N, C, H, W]` in the range of the spec.
 
         Raises:
             EdgekdError: no answer, or none that can be used.
@@ -76,9 +78,10 @@ class LabelsOnly:
         self.source.close()
 
     def ask(self, images: Floats, again: Again) -> Floats:
-        """Smoothed logits `[N, K]`: `log(SURE / others)` for the class, 0 for the others; a label keeps its sign."""
+        """Smoothed logits: `log(SURE / others)` for the class, 0 for the others; a label keeps its sign."""
         chosen = choices(self.source.ask(images, again), self.spec.task)
-        return KINDS[self.spec.task].certain(chosen, self.spec.classes, SURE)
+        certain = KINDS[self.spec.task].certain(chosen, self.spec.classes, SURE)
+        return certain.reshape(len(images), *self.spec.answer_shape)
 
 
 def outside(
@@ -97,8 +100,8 @@ def outside(
         name, sha256, input_name, output_name: as in `Interface`.
         dims: of the input `[N, ?, ?, ?]`, None where it is free.
         stated: what the user says about the images.
-        known: the record of an earlier start: its classes, task and ending hold. Without one they are 0, "classes" and
-            "logits", until `tried` finds out.
+        known: the record of an earlier start: its classes, grid, task and ending hold. Without one they are 0, None,
+            "classes" and "logits", until `tried` finds out.
         where: for messages.
 
     Raises:
@@ -107,6 +110,7 @@ def outside(
     layout, layout_source = image_layout(stated.layout, dims)
     channels, height, width = image_shape(dims, layout, stated.input_shape, where)
     values = pixel_values(NOTHING_DONE, channels, stated)
+    grid = known.get("grid")
     return Interface(
         name=name,
         sha256=sha256,
@@ -119,6 +123,7 @@ def outside(
         output_name=output_name,
         ending=known.get("ending", "logits"),
         classes=known.get("classes", 0),
+        grid=(grid[0], grid[1]) if grid else None,
         task=known.get("task", "classes"),
         low=values.low,
         high=values.high,
@@ -130,25 +135,32 @@ def outside(
 
 
 def tried(
-    spec: Interface, ask: Callable[[Floats, int | None], Floats], told: Task | None = None
+    spec: Interface, ask: Callable[[Floats, Sizes | None], Floats], told: Task | None = None
 ) -> tuple[Interface, int]:
     """Learn from a few images how many classes there are, which task it is, and whether scores are probabilities.
 
     Args:
-        spec: with the classes that were declared, or 0.
-        ask: images `[N, C, H, W]` and K, if known, to scores.
+        spec: with the classes and the grid that were declared, or 0.
+        ask: images `[N, C, H, W]` and the sizes of one answer, if known, to scores as `checked` returns them.
         told: the task, if the user says it.
 
     Returns:
         The completed interface, and how many samples were asked about.
+
+    Raises:
+        BadModel, BadSetting: as `settled` and `require_grid`.
     """
     images = probes(spec)
-    scores = ask(images, spec.classes or None)
-    columns, ending = scores.shape[1], ending_of(scores, told)
-    task, source = settled(told, columns, ending, None, spec.name)
-    learned = dataclasses.replace(
-        spec, classes=columns, task=task, ending=ending, sources=spec.sources | {"task": source}
-    )
+    scores = ask(images, spec.answer_shape if spec.classes else None)
+    columns, *grid = scores.shape[1:]
+    ending = ending_of(scores, told)
+    task, source = settled(told, columns, ending, None, spec.name, grid=bool(grid))
+    if grid:
+        own = inference.fed_shape(scores.shape[1:], spec.layout)
+        require_grid((len(images), *own), (spec.height, spec.width), spec.layout, spec.name)
+    sources = spec.sources | {"task": source}
+    there = (grid[0], grid[1]) if grid else None
+    learned = dataclasses.replace(spec, classes=columns, grid=there, task=task, ending=ending, sources=sources)
     return learned, len(images)
 
 
@@ -167,36 +179,37 @@ def probes(spec: Interface) -> Floats:
     return pixels(codes, spec)
 
 
-def checked(answer: NDArray[np.generic], count: int, classes: int | None, name: object) -> Floats:
-    """An answer as float32 `[count, K]`.
+def checked(answer: NDArray[np.generic], count: int, sizes: Sizes | None, name: object, layout: str = "NCHW") -> Floats:
+    """An answer as float32 `[count, K]`, or `[count, K, h, w]` of every pixel of a grid.
 
     Args:
         answer: what came back.
         count: how many samples were asked about.
-        classes: K, or None while it is not known.
+        sizes: of one answer as it is returned, or None while they are not known.
         name: of the teacher, for messages.
+        layout: of the answer, if it has a grid.
 
     Raises:
-        BadModel: while K is not known: this is no classifier.
+        BadModel: while the sizes are not known: this is no classifier.
         EdgekdError: later: it answers something else than before, or numbers that are not finite.
     """
-    expected = f"[{count}, {classes if classes is not None else 'K'}]"
-    numeric = answer.dtype.kind in "fiu"
-    shaped = answer.ndim == 2 and len(answer) == count and answer.shape[1] == (classes or answer.shape[1])
-    if not numeric or not shaped or not answer.shape[1]:
-        kind = EdgekdError if classes is not None else BadModel
+    told = answer.shape[1:] if sizes is None else inference.fed_shape(sizes, layout)
+    shaped = answer.ndim in (2, 4) and answer.shape == (count, *told)
+    if answer.dtype.kind not in "fiu" or not shaped or not answer.size:
+        kind = EdgekdError if sizes is not None else BadModel
         what = f"it answers {answer.dtype} of shape {list(answer.shape)} to {count} images"
+        expected = f"[{count}, K]" if sizes is None else str([count, *told])
         raise kind(what, where=name, allowed=f"scores of shape {expected}")
     if not np.isfinite(answer).all():
-        rows = int((~np.isfinite(answer)).any(axis=1).sum())
+        rows = int((~np.isfinite(answer)).reshape(count, -1).any(axis=1).sum())
         raise EdgekdError(f"its answers to {rows} of {count} images are not finite", where=name)
-    return answer.astype(np.float32)
+    return inference.by_class(answer.astype(np.float32), layout)
 
 
 def ending_of(answers: Floats, told: Task | None = None) -> Ending:
-    """What a teacher whose graph cannot be seen answers, by a few answers `[N, K]` and by its task, if that is told.
+    """What a teacher whose graph cannot be seen answers, by a few answers and by its task, if that is told.
 
-    Classes are probabilities where every row is a distribution, labels where every number lies between 0 and 1.
+    Classes are probabilities where every one is a distribution, labels where every number lies between 0 and 1.
     """
     exclusive = KINDS[told].exclusive if told else answers.shape[1] > 1
     if exclusive:
@@ -209,9 +222,9 @@ def _distributions(answers: Floats) -> bool:
 
 
 def as_logits(scores: Floats, ending: Ending, name: object) -> Floats:
-    """Logits `[N, K]` of what a teacher answers, as far as its ending lets them be recovered.
+    """Logits `[N, K]` or `[N, K, h, w]` of what a teacher answers, as far as its ending lets them be recovered.
 
-    A softmax forgets one constant per sample: what comes back is the centred log p. A sigmoid forgets nothing.
+    A softmax forgets one constant per sample or pixel: what comes back is the centred log p. A sigmoid forgets nothing.
 
     Raises:
         EdgekdError: scores that such an ending cannot give.

@@ -6,7 +6,7 @@ It reads the graph. It runs the file only where the graph does not tell the numb
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
@@ -18,7 +18,7 @@ from edgekd.errors import BadModel, CannotLoad
 from edgekd.tasks import NOTE, Task, settled
 from edgekd.teachers.pixels import Layout, Stated, image_axes, image_layout, image_shape, pixel_values, shown
 from edgekd.teachers.points import folded_points
-from edgekd.teachers.wiring import Ending, Wiring
+from edgekd.teachers.wiring import Ending, Softmax, Wiring
 
 __all__ = ["Interface", "Layout", "TeacherSpec", "normalization_nodes", "read_spec", "statistics_points"]
 
@@ -35,6 +35,8 @@ class Interface:
         output_name: the output that holds the scores.
         ending: what is applied to the logits last.
         classes: K, the columns of its answers: classes, or labels.
+        grid: h, w of an answer per pixel, `[N, K, h, w]`, or `[N, h, w, K]` where the layout is NHWC; None where the
+            answer is of the image, `[N, K]`.
         task: how they are read.
         low, high: range of the input's values.
         mean, std: per channel, in the input's own range: subtracted and divided by at the head of the graph, or given
@@ -59,6 +61,12 @@ class Interface:
     mean: tuple[float, ...] | None
     std: tuple[float, ...] | None
     sources: dict[str, str]
+    grid: tuple[int, int] | None = field(default=None, kw_only=True)
+
+    @property
+    def answer_shape(self) -> tuple[int, ...]:
+        """Of the logits of one image, everywhere in edgekd: `(K,)` or `(K, h, w)`."""
+        return (self.classes, *(self.grid or ()))
 
 
 @dataclass(frozen=True)
@@ -97,7 +105,8 @@ def read_spec(
     Without any sign the layout is NCHW, the range is [0, 1] and the normalization is unknown.
 
     Args:
-        path: an ONNX image classifier with one float32 input and one output `[N, K]`, beside which labels may come.
+        path: an ONNX image classifier with one float32 input and one output, beside which labels may come: `[N, K]`,
+            or `[N, K, h, w]` (NHWC: `[N, h, w, K]`) for the class of every pixel.
         input_shape: channels, height, width, for what the file leaves free; also for an input `[N, features]`.
         input_range: lowest and highest value of the input.
         mean, std: per channel or one for all, in the input's own range.
@@ -122,8 +131,13 @@ def read_spec(
     values = pixel_values(wiring.head(entry.name, channels), channels, stated)
     ending, logits_name = wiring.ending(output.name)
     shape = (channels * height * width,) if flat else inference.fed_shape((channels, height, width), axes)
-    columns = _columns(path, output, entry.name, (dims[0] or 1, *shape))
-    task, task_source = settled(task, columns, ending, onnx_file.metadata(model).get(NOTE), path)
+    told = _answer_dims(path, output, entry.name, (dims[0] or 1, *shape))
+    columns, *grid = inference.by_class_shape(told[1:], axes)
+    noted = onnx_file.metadata(model).get(NOTE)
+    task, task_source = settled(task, columns, ending, noted, path, grid=bool(grid))
+    if grid:
+        require_grid(told, (height, width), axes, path)
+        _require_last_softmax(wiring.softmax(output.name), onnx_file.opset(model), axes, path)
     sources = {"range": values.range_source, "normalization": values.normalization_source, "layout": layout_source}
     return TeacherSpec(
         name=name,
@@ -139,6 +153,7 @@ def read_spec(
         logits_name=logits_name,
         ending=ending,
         classes=columns,
+        grid=(grid[0], grid[1]) if grid else None,
         task=task,
         low=values.low,
         high=values.high,
@@ -191,7 +206,7 @@ _LABELS = (TensorProto.INT64, TensorProto.INT32, TensorProto.STRING)
 
 def _score_output(model: ModelProto, path: Path) -> ValueInfoProto:
     outputs: list[ValueInfoProto] = list(model.graph.output)
-    allowed = "one output [N,K] of class scores"
+    allowed = "one output of class scores, [N,K] or [N,K,h,w]"
     if any(output.type.WhichOneof("value") != "tensor_type" for output in outputs):
         zipped = any(node.op_type == "ZipMap" for node in model.graph.node)
         hint = "convert it again without ZipMap: options={'zipmap': False} in skl2onnx, zipmap=False in onnxmltools"
@@ -207,9 +222,8 @@ def _score_output(model: ModelProto, path: Path) -> ValueInfoProto:
         name = onnx_file.type_name(kind)
         raise BadModel(f"output {scores[0].name!r} is {name}", where=path, allowed=f"{allowed}, float32")
     dims = onnx_file.dimensions(scores[0]) or []
-    if len(dims) != 2:
-        hints = {1: "export one score per image as a column, [N,1]", 4: "one class per pixel is not supported yet"}
-        hint = hints.get(len(dims), "")
+    if len(dims) not in (2, 4):
+        hint = "export one score per image as a column, [N,1]" if len(dims) == 1 else ""
         raise BadModel(f"output {scores[0].name!r} is {shown(dims)}", where=path, allowed=allowed, hint=hint)
     return scores[0]
 
@@ -220,15 +234,59 @@ def _detects(model: ModelProto, outputs: list[ValueInfoProto]) -> bool:
     return named or any(node.op_type == "NonMaxSuppression" for node in model.graph.node)
 
 
-def _columns(path: Path, output: ValueInfoProto, entry: str, shape: tuple[int, ...]) -> int:
-    """K, from the file where it tells, else from one run on zeros."""
-    classes = (onnx_file.dimensions(output) or [None, None])[1]
-    if classes is None:
-        answer = _answer(path, output.name, entry, shape)
-        if answer.ndim != 2:
-            raise BadModel(f"output {output.name!r} has {answer.ndim} axes", where=path, allowed="class scores [N,K]")
-        classes = answer.shape[1]
-    return int(classes)
+def _answer_dims(path: Path, output: ValueInfoProto, entry: str, shape: tuple[int, ...]) -> tuple[int, ...]:
+    """Sizes of an answer, from the file where it tells all but the batch, else from one run on zeros."""
+    dims = onnx_file.dimensions(output) or []
+    told = [size for size in dims[1:] if size is not None]
+    if len(told) == len(dims) - 1:
+        return (shape[0], *told)
+    answer = _answer(path, output.name, entry, shape)
+    if answer.ndim != len(dims):
+        raise BadModel(f"output {output.name!r} has {answer.ndim} axes", where=path, allowed="class scores [N,K]")
+    return answer.shape
+
+
+def require_grid(answer: Sequence[int], image: tuple[int, int], layout: Layout, where: object) -> None:
+    """Refuse answers of four axes that are no grid over the image.
+
+    Args:
+        answer: sizes of an answer to a batch, in the order of the model's own axes.
+        image: height and width.
+        layout: of the model.
+        where: for messages.
+
+    Raises:
+        BadModel: one answer per image, or the classes are on another axis.
+    """
+    _, *grid = inference.by_class_shape(answer[1:], layout)
+    _, *other = inference.by_class_shape(answer[1:], "NCHW" if layout == "NHWC" else "NHWC")
+    seen = shown([None, *answer[1:]])
+    if max(grid) == 1:
+        raise BadModel(f"it answers {seen}, once per image", where=where, hint="flatten the output to [N,K]")
+    if not _lies_over(grid, image) and _lies_over(other, image):
+        allowed = "[N,K,h,w] for images [N,C,H,W], [N,h,w,K] for images [N,H,W,C]"
+        hint = "say --layout if its images are guessed wrong, else transpose its output"
+        raise BadModel(f"it answers {seen} to {layout} images", where=where, allowed=allowed, hint=hint)
+
+
+def _lies_over(grid: Sequence[int], image: tuple[int, int]) -> bool:
+    """Whether a grid has the proportions of an image, up to what rounding at every halving does to small ones."""
+    tall, wide = (side / cells for side, cells in zip(image, grid, strict=True))
+    return max(tall, wide) <= 1.35 * min(tall, wide)
+
+
+def _require_last_softmax(found: Softmax | None, opset: int, layout: Layout, path: Path) -> None:
+    """Refuse a Softmax that is not over the classes of a pixel, or behind which pixels are still moved."""
+    hint = "export it with its logits for output, or cut it there with onnx.utils.extract_model"
+    if found is not None and found.moved:
+        what = f"a {found.moved} comes behind its {found.operator}"
+        raise BadModel(what, where=path, allowed="logits, or a Softmax at the very end", hint=hint)
+    if found is None or found.axis is None:
+        return
+    axis, classes = found.axis % 4, 1 if layout == "NCHW" else 3
+    if axis != classes or (opset < 13 and axis != 3):  # before opset 13 it runs over all axes from there on
+        what = f"its {found.operator} runs over axis {axis}{' and those behind it' * (opset < 13)}"
+        raise BadModel(what, where=path, allowed=f"over the classes alone, axis {classes} of {layout}", hint=hint)
 
 
 def _answer(path: Path, output: str, entry: str, shape: tuple[int, ...]) -> NDArray[np.generic]:

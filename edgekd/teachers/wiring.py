@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 from onnx import ModelProto, NodeProto, numpy_helper
 
-from edgekd.onnx_file import attribute, constants
+from edgekd.onnx_file import attribute, constants, opset
 
 Floats = NDArray[np.float64]
 Ending = Literal["logits", "softmax", "log_softmax", "sigmoid"]
@@ -23,6 +23,7 @@ ENDINGS: dict[str, Ending] = {"Softmax": "softmax", "LogSoftmax": "log_softmax",
 _SAME_VALUES = ("Identity", "Cast", "Dropout", "Flatten", "Reshape", "Squeeze", "Transpose", "Unsqueeze")
 _SAME_CLASSES = ("Identity", "Cast", "Flatten", "Reshape", "Squeeze", "Unsqueeze")
 _AFTER_DENSE = (*_SAME_CLASSES, "Dropout", "Add", "Sub", "Mul", "Div", "Clip", "BatchNormalization")
+_MOVING = ("Transpose", "Resize", "Upsample")
 _ARITHMETIC = ("Add", "Sub", "Mul", "Div")
 _FOLD: dict[str, Callable[[Floats, Floats, Floats], tuple[Floats, Floats]]] = {
     "Add": lambda scale, offset, value: (scale, offset + value),
@@ -56,6 +57,21 @@ class Head:
         return None if self.permutation not in (None, (0, 3, 1, 2)) else self.permutation is None
 
 
+@dataclass(frozen=True)
+class Softmax:
+    """What turns the logits of pixels into probabilities.
+
+    Attributes:
+        operator: its type.
+        axis: what it runs over, as the node tells; None where the axes are others at the output, or for a Sigmoid.
+        moved: an operator behind it that moves or mixes pixels, or "".
+    """
+
+    operator: str
+    axis: int | None
+    moved: str
+
+
 class Wiring:
     """Who makes and who takes each tensor of a graph."""
 
@@ -66,6 +82,7 @@ class Wiring:
             for name in node.input:
                 self.takers.setdefault(name, []).append(node)
         self._fixed = constants(model)
+        self._axis = -1 if opset(model) >= 13 else 1  # of a Softmax that does not tell
 
     def constant(self, name: str) -> Floats | None:
         """The values of a tensor fixed in the file, flat, whatever its shape; None when it is computed."""
@@ -137,6 +154,17 @@ class Wiring:
             if node.op_type in ENDINGS:
                 return ENDINGS[node.op_type], node.input[0]
         return "logits", output
+
+    def softmax(self, output: str) -> Softmax | None:
+        """What ends an answer per pixel, also where pixels are moved behind it, past which `ending` does not look."""
+        behind: list[str] = []
+        for node in self._back(output, (*_SAME_CLASSES, *_MOVING)):
+            if node.op_type in ENDINGS:
+                reshaped = not set(behind) <= {"Identity", "Cast", *_MOVING} or node.op_type == "Sigmoid"
+                axis = None if reshaped else int(attribute(node, "axis", self._axis))  # type: ignore[call-overload]
+                return Softmax(node.op_type, axis, next((kind for kind in behind if kind in _MOVING), ""))
+            behind.append(node.op_type)
+        return None
 
     def features(self, logits: str) -> str | None:
         """Input of the last Gemm or MatMul with fixed weights that leads to the logits, or None when there is none."""

@@ -9,8 +9,9 @@ import pytest
 
 from edgekd import onnx_file
 from edgekd.errors import BadData, BadModel, CannotLoad
-from edgekd.evaluate import SCHEMA, evaluate, input_range, remember, wilson
+from edgekd.evaluate import SCHEMA, evaluate, input_range, remember
 from edgekd.run_folder import RunFolder, read_json
+from edgekd.scoring import wilson
 
 TRUE = [0, 1, 2, 3, 0, 1, 2, 3, 0, 0]
 SAID = [0, 1, 2, 3, 0, 1, 2, 0, 1, 0]  # eight of ten right
@@ -83,7 +84,7 @@ def test_layouts_and_types(make_picker, save, dims, arranged):
 def test_uint8_spans_the_input_range(make_picker, save, monkeypatch):
     fed = []
     answer = np.zeros((2, 4), np.float32)
-    monkeypatch.setattr("edgekd.inference.logits", lambda path, images, threads: fed.append(images) or answer)
+    monkeypatch.setattr("edgekd.inference.logits", lambda path, images, threads, layout: fed.append(images) or answer)
     data = save(images=np.array([0, 51, 204, 255] * 2, np.uint8).reshape(2, 1, 2, 2), labels=np.zeros(2, np.int64))
     evaluate(make_picker(), data, low=-1, high=1)
     assert fed[0].dtype == np.float32

@@ -119,12 +119,12 @@ FILES = {
     ),
     "classes per pixel": Told(
         lambda: parsed("y = Conv<pads=[1,1,1,1]>(x, w, b)", f"({IMAGES}) => (float[N,4,8,8] y)"),
-        problem="output 'y' is [?,4,8,8]; allowed: one output [N,K] of class scores; one class per pixel is not supported yet",
+        {"task": "segmentation", "classes": 4, "grid": (8, 8), "ending": "logits"},
         statistics="nothing looks like a folded one",
     ),
     "one score without a column": Told(
         lambda: parsed(BODY.replace("(f, d)", "(f, one)") + "y = Squeeze(l)", f"({IMAGES}) => (float[N] y)"),
-        problem="output 'y' is [?]; allowed: one output [N,K] of class scores; export one score per image as a column",
+        problem="output 'y' is [?]; allowed: one output of class scores, [N,K] or [N,K,h,w]; export one score per image as a column",
     ),
     "trees": Told(
         trees, {"classes": 2, "channels": 1}, no_gradient="TreeEnsembleClassifier (forest)", statistics="nothing looks like", input_shape=(1, 2, 2)

@@ -27,6 +27,34 @@ def test_a_task_is_recognised_where_the_graph_or_a_note_tells(columns, ending, n
     assert settled(None, columns, ending, noted, "t") == expected
 
 
+@pytest.mark.parametrize("ending", ["logits", "softmax", "log_softmax"])
+def test_answers_of_pixels_are_segmentation_and_nothing_else(ending):
+    assert settled(None, 2, ending, None, "t", grid=True) == ("segmentation", "graph")
+    assert settled("segmentation", 2, ending, None, "t", grid=True) == ("segmentation", "flag")
+    with pytest.raises(BadSetting, match=r"--task classes: t answers 2 columns per pixel.*; allowed: segmentation"):
+        settled("classes", 2, ending, None, "t", grid=True)
+    with pytest.raises(BadSetting, match=r"--task segmentation: t answers 2 columns.*; allowed: classes"):
+        settled("segmentation", 2, ending, None, "t")
+
+
+@pytest.mark.parametrize(
+    ("columns", "ending", "said"),
+    [
+        (1, "logits", "t: it answers 1 column per pixel; allowed: two classes per pixel and more; answer the mask as"),
+        (1, "sigmoid", "t: it answers 1 column per pixel; allowed: two classes per pixel and more"),
+        (1, "softmax", "t: it answers 1 column per pixel behind a softmax, which tells nothing"),
+        (3, "sigmoid", "t: it answers 3 columns per pixel that do not exclude each other; .* --task segmentation"),
+    ],
+)
+def test_pixels_need_classes_that_exclude_each_other(columns, ending, said):
+    with pytest.raises(BadModel, match=said):
+        settled(None, columns, ending, None, "t", grid=True)
+
+
+def test_the_largest_of_sigmoids_per_pixel_can_be_told_to_count():
+    assert settled("segmentation", 3, "sigmoid", None, "t", grid=True) == ("segmentation", "flag")
+
+
 def test_what_the_user_says_wins_where_it_fits():
     assert settled("multilabel", 4, "logits", None, "t") == ("multilabel", "flag")
     assert settled("classes", 4, "sigmoid", None, "t") == ("classes", "flag")
@@ -58,6 +86,9 @@ def test_choices_are_the_largest_class_or_the_labels_above_zero():
     np.testing.assert_array_equal(choices(logits, "classes"), [[0], [2]])
     np.testing.assert_array_equal(choices(logits, "multilabel"), [[1, 0, 1], [0, 0, 1]])
     np.testing.assert_array_equal(choices(logits[:, :1], "binary"), [[1], [0]])
+    pixels = np.random.default_rng(0).normal(size=(2, 3, 4, 5)).astype(np.float32)
+    expected = [[int(np.argmax(image[:, y, x])) for y in range(4) for x in range(5)] for image in pixels]
+    np.testing.assert_array_equal(choices(pixels, "segmentation"), expected)
 
 
 def test_agreement_counts_images_of_classes_and_labels_of_images():
@@ -66,17 +97,18 @@ def test_agreement_counts_images_of_classes_and_labels_of_images():
     assert agreement(first, second) == 0.5
     assert agreement(first, second, "multilabel") == 4 / 6
     assert agreement(first[:, :1], second[:, :1], "binary") == 1.0
+    pixels = [logits.T.reshape(1, 3, 1, 2) for logits in (first, second)]
+    assert agreement(*pixels, "segmentation") == 0.5
 
 
 @pytest.mark.parametrize("task", TASKS)
 def test_certain_logits_give_their_choices_the_probability_asked_for(task):
-    columns = 1 if task == "binary" else 3
-    chosen = choices(np.random.default_rng(0).normal(size=(5, columns)).astype(np.float32), task)
-    logits = KINDS[task].certain(chosen, columns, 0.9)
-    assert logits.shape == (5, columns)
+    columns, grid = 1 if task == "binary" else 3, (2, 4) if task == "segmentation" else ()
+    chosen = choices(np.random.default_rng(0).normal(size=(5, columns, *grid)).astype(np.float32), task)
+    logits = KINDS[task].certain(chosen, columns, 0.9).reshape(5, columns, *grid)
     assert logits.dtype == np.float32
     np.testing.assert_array_equal(choices(logits, task), chosen)
-    if task == "classes":
+    if KINDS[task].exclusive:
         likely = np.exp(logits) / np.exp(logits).sum(axis=1, keepdims=True)
         np.testing.assert_allclose(likely.max(axis=1), 0.9, rtol=1e-5)
     else:

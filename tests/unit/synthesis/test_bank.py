@@ -26,7 +26,7 @@ def numbered(*values: int) -> tuple[torch.Tensor, torch.Tensor]:
 
 
 def test_the_ring_forgets_the_oldest():
-    bank = Bank(4, (1, 1, 1), 1, 0.0, 1.0)
+    bank = Bank(4, (1, 1, 1), (1,), 0.0, 1.0)
     bank.add(*numbered(1, 2, 3))
     bank.add(*numbered(4, 5))
     codes, logits = bank.in_order()
@@ -36,7 +36,7 @@ def test_the_ring_forgets_the_oldest():
 
 
 def test_a_restored_bank_goes_on_as_the_old_one():
-    bank, other = Bank(4, (1, 1, 1), 1, 0.0, 1.0), Bank(4, (1, 1, 1), 1, 0.0, 1.0)
+    bank, other = (Bank(4, (1, 1, 1), (1,), 0.0, 1.0) for _ in range(2))
     bank.add(*numbered(1, 2, 3, 4, 5, 6))
     other.load_state_dict(bank.state_dict())
     for each in (bank, other):

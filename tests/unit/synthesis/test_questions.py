@@ -82,11 +82,38 @@ def test_disagreement_of_labels_does_see_an_offset():
 def test_of_classes_everything_is_as_it_was():
     torch.manual_seed(0)
     logits = torch.randn(16, 10)
-    assert questions.rows(logits, "classes") is logits
+    assert questions.rows(logits, "classes").equal(logits)
     assert questions.entropy(logits, "classes").equal(losses.entropy(logits))
     assert questions.scores(logits, "classes").equal(logits.log_softmax(dim=1))
     assert questions.chosen(logits, "classes").float().argmax(dim=1).equal(logits.argmax(dim=1))
     assert questions.balance(logits, "classes") == losses.class_entropy(logits.argmax(dim=1), 10)
+
+
+def test_pixels_cost_what_so_many_images_of_classes_cost():
+    torch.manual_seed(0)
+    teacher, student = 3 * torch.randn(4, 5, 3, 2), 3 * torch.randn(4, 5, 3, 2)
+    places = [(y, x) for y in range(3) for x in range(2)]
+    apart = [torch.stack([one[:, y, x] for one in logits for y, x in places]) for logits in (teacher, student)]
+    assert questions.rows(teacher, "segmentation").equal(apart[0])
+    expected = terms("classes", *apart)
+    for name, value in terms("segmentation", teacher, student).items():
+        torch.testing.assert_close(value, expected[name])
+    assert questions.balance(teacher, "segmentation") == losses.class_entropy(teacher.argmax(dim=1).flatten(), 5)
+
+
+def test_pixels_are_balanced_wherever_the_classes_are():
+    halves = torch.full((3, 2, 2, 2), -50.0)
+    halves[:, 0, 0], halves[:, 1, 1] = 50.0, 50.0  # the upper pixels always of class 0, the lower always of class 1
+    assert questions.entropy(halves, "segmentation").item() == pytest.approx(-math.log10(2), abs=1e-6)
+    assert questions.balance(halves, "segmentation") == pytest.approx(1.0)
+
+
+def test_an_image_is_scored_by_the_mean_over_its_pixels():
+    logits = 3 * torch.randn(4, 5, 3, 2)
+    probability = torch.exp(logits) / torch.exp(logits).sum(dim=1, keepdim=True)
+    torch.testing.assert_close(questions.scores(logits, "segmentation"), probability.mean(dim=(2, 3)).log())
+    seen = [[bool((image.argmax(dim=0) == k).any()) for k in range(5)] for image in logits]
+    assert questions.chosen(logits, "segmentation").tolist() == seen
 
 
 def test_options_of_labels_come_off_and_on():

@@ -239,7 +239,7 @@ def test_probabilities_that_stop_being_some_are_refused(server: Server) -> None:
             "input 'i' is BYTES; allowed: FP32",
         ),
         ({"outputs": [{"name": "l", "datatype": "INT64", "shape": [-1]}]}, BadModel, "its outputs are l INT64"),
-        ({"outputs": [{"name": "l", "datatype": "FP32", "shape": [-1, 4, 2, 2]}]}, BadModel, "'l' has 4 axes"),
+        ({"outputs": [{"name": "l", "datatype": "FP32", "shape": [-1, 4, 4]}]}, BadModel, "'l' has 3 axes"),
         ({"outputs": [{"name": "l"}]}, BadModel, "no sound list of outputs"),
         ({"input": {"name": "i", "datatype": "FP32", "shape": [-1, 3, -1, -1]}}, BadModel, "leaves the height free"),
         ({"answer": lambda x: scores(x)[:, :1]}, EdgekdError, r"it answers float32 of shape \[4, 1\]"),

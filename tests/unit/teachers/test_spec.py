@@ -323,8 +323,8 @@ REFUSED: dict[str, tuple[Write, str]] = {
         "outputs dense, boxes look like object detection",
     ),
     "a map": (
-        lambda g: g.write(out="norm", out_dims=("N", 4, 6, 6)),
-        r"output 'norm' is \[\?,4,6,6\]; allowed: one output",
+        lambda g: g.write(out="norm", out_dims=("N", 4, 36)),
+        r"output 'norm' is \[\?,4,36\]; allowed: one output",
     ),
     "one class": (
         lambda g: g.write(tail=[N("Softmax", ["dense"], ["out"])], out="out", out_dims=("N", 1)),
