@@ -40,6 +40,8 @@ from edgekd.training import Training, keep_freed_memory, mean_logits
 __all__ = ["Progress", "distill", "resolve_settings"]
 
 LOG_SECONDS, CHECKPOINT_SECONDS, GRIDS = 1.0, 30.0, 10
+QUICKLY = 1.5
+"""Seconds that writing a checkpoint may take; where banks are large and it takes longer, there are so many fewer."""
 PRIOR_SHARE = 0.1
 PRIOR_QUERIES = 0.5
 """What procedural images may take at most, of the time and of the queries; the rest belongs to the generator."""
@@ -97,7 +99,7 @@ def distill(
         resume: go on from the folder's checkpoint; teachers and settings must be those it was started with.
         overwrite: replace an existing run.
         watch: told of progress about once a second.
-        checkpoint_seconds: time between checkpoints; the last state is always written.
+        checkpoint_seconds: time between checkpoints, longer where they are large; the last state is always written.
         reach: credentials and patience for teachers outside this process.
 
     Raises:
@@ -201,7 +203,7 @@ def _loop(
     """Generator steps, student steps, log, checkpoint; until time, steps or queries are used up, one round at least."""
     recipe = training.recipe
     journal = _Journal(training, run, watch)
-    saved = time.monotonic()
+    saved, pause = time.monotonic(), checkpoint_seconds
     ledger.begin_rounds()
     while ((fraction := clock.fraction()) < 1 or not training.step) and ledger.affords_a_round():
         training.set_rates(fraction)
@@ -218,9 +220,10 @@ def _loop(
         if stop():
             _save(training, run)
             raise KeyboardInterrupt
-        if time.monotonic() - saved > checkpoint_seconds:
+        if (began := time.monotonic()) - saved > pause:
             _save(training, run)
             saved = time.monotonic()
+            pause = checkpoint_seconds * max(1.0, (saved - began) / QUICKLY)
 
 
 @contextmanager

@@ -4,6 +4,7 @@ import json
 import shutil
 import signal
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import onnx
@@ -304,6 +305,23 @@ def test_a_folded_batch_norm_leaves_a_prior(run, tmp_path):
     assert any("scale-free prior" in (progress.message or "") for progress in seen)
     assert json.loads(run.metrics_file.read_text().splitlines()[-1])["statistics"] > 0
     assert "statistics_prior" in run.record()["signals"]
+
+
+def test_checkpoints_that_take_long_are_written_less_often(teacher_file, tmp_path, monkeypatch):
+    """By a clock of our own, on which every look takes a second and a checkpoint what we say."""
+    now, counts = [0.0], []
+
+    def look(takes: float = 1.0) -> float:
+        now[0] += takes
+        return now[0]
+
+    monkeypatch.setattr("edgekd.distill.time", SimpleNamespace(monotonic=look))
+    for takes in (1.0, 30.0):
+        written = []
+        monkeypatch.setattr("edgekd.distill._save", lambda *_, w=written, s=takes: w.append(look(s)))
+        distill(teacher_file, settings(steps=12), RunFolder(tmp_path / f"{takes}"), checkpoint_seconds=4)
+        counts.append(len(written))
+    assert counts == [8, 3]  # the first and the last among them
 
 
 def test_settings_come_from_flags_before_file_before_method(tmp_path):
