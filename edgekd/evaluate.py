@@ -51,6 +51,7 @@ SCHEMA = "edgekd.evaluation/1"
 COLLECTION = "edgekd.evaluations/1"
 Images = NDArray[np.uint8] | NDArray[np.float32]
 Labels = NDArray[np.int64]
+Choices = NDArray[np.integer[Any]]
 Sizes = tuple[int, ...]
 
 _KEYS = (
@@ -213,19 +214,19 @@ def _require_options(labels: NDArray[Any], sizes: Sizes, options: int, task: Tas
 
 def _chosen(
     model: Path, images: Images, task: Task, low: float, high: float, layout: Layout | None, threads: int
-) -> tuple[NDArray[np.int64], Sizes]:
+) -> tuple[Choices, Sizes]:
     """What a model chooses, `[N, Q]`, and the sizes of its answer to one image.
 
     A chunk of images at a time: as float32 they would fill four times the file's memory, and answers of their every
     pixel still more.
     """
     axes = layout or _layout_of(model)
-    chunk, found = max(1, _CHUNK_BYTES // (4 * images[0].size)), list[NDArray[np.int64]]()
+    chunk, found = max(1, _CHUNK_BYTES // (4 * images[0].size)), list[Choices]()
     for start in range(0, len(images), chunk):
         part = _scaled(images[start : start + chunk], low, high)
         logits = answers.logits(model, part, task, threads, layout=axes)
         _require_task(task, logits.shape[1:], model)
-        found.append(choices(logits, task))
+        found.append(choices(logits, task).astype(np.min_scalar_type(logits.shape[1])))  # pixels are many
     return np.concatenate(found), logits.shape[1:]
 
 
@@ -237,9 +238,9 @@ def _scaled(images: Images, low: float, high: float) -> NDArray[np.float32]:
 
 def _beside(
     teacher: Path,
-    theirs: NDArray[np.int64],
+    theirs: Choices,
     their_sizes: Sizes,
-    found: NDArray[np.int64],
+    found: Choices,
     sizes: Sizes,
     labels: NDArray[Any],
     task: Task,

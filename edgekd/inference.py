@@ -5,7 +5,7 @@ It measures answers, not time: `edgekd.bench` does that.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -18,7 +18,8 @@ from edgekd.onnx_file import first_line
 from edgekd.tasks import Task, choices
 
 Floats = NDArray[np.float32]
-_BATCH = 256
+_BATCH, _BATCH_BYTES = 256, 2**26
+"""Inputs in one run, at most; of 512x512 pixels 21: what a network makes of them on the way is many times more."""
 
 
 def open_session(path: Path, threads: int = 1, *, graph: bytes | None = None) -> onnxruntime.InferenceSession:
@@ -74,9 +75,14 @@ def logits(path: Path, images: Floats, threads: int = 1, *, layout: str = "NCHW"
 
 def in_batches(images: Floats, batch: int | None, answer: Callable[[Floats], Floats]) -> Floats:
     """Answers `[N, ...]` to images `[N, ...]`, asked part by part; a fixed `batch` is filled up."""
-    size = batch or _BATCH
-    parts = (images[start : start + size] for start in range(0, len(images), size))
+    parts = in_parts(images, batch)
     return np.concatenate([answer(padded(part, batch or len(part)))[: len(part)] for part in parts])
+
+
+def in_parts(inputs: Floats, size: int | None = None) -> Iterator[Floats]:
+    """Inputs `[N, ...]` part by part, of a size or of as many as fit into a run."""
+    size = size or max(1, min(_BATCH, _BATCH_BYTES // max(1, inputs[:1].nbytes)))
+    return (inputs[start : start + size] for start in range(0, len(inputs), size))
 
 
 def padded(part: Floats, batch: int) -> Floats:

@@ -26,7 +26,7 @@ class Tally:
         task: of both.
     """
 
-    def __init__(self, found: NDArray[np.int64], labels: NDArray[Any], options: int, task: Task) -> None:
+    def __init__(self, found: NDArray[Any], labels: NDArray[Any], options: int, task: Task) -> None:
         self.kind = KINDS[task]
         ignored = ignored_label(options, task)
         self.counted = np.ones(labels.shape, np.bool_) if ignored is None else labels != ignored

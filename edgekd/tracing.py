@@ -22,7 +22,7 @@ from torch import Tensor, nn
 from edgekd import __version__, onnx_file
 from edgekd.config import ModelLimits
 from edgekd.errors import EdgekdError
-from edgekd.inference import agreement, by_class, fed, fed_shape, open_session
+from edgekd.inference import agreement, by_class, fed, fed_shape, in_parts, open_session
 from edgekd.quiet import quiet
 from edgekd.run_folder import scratch
 from edgekd.tasks import Task
@@ -30,7 +30,6 @@ from edgekd.tasks import Task
 SIMPLIFIER = (sys.executable, "-m", "onnxsim")
 """Command that takes an ONNX file and writes a simpler one. A process of its own, because it can crash and hang."""
 SIMPLIFIER_SECONDS = 120.0
-_BATCH = 256
 _TOLERANCE = 1e-3  # largest difference, as a share of the largest number torch answers
 _LEAST_AGREEMENT = 0.999
 
@@ -189,8 +188,7 @@ def simplified(model: ModelProto) -> tuple[ModelProto | None, str]:
 @torch.no_grad()
 def answers(network: nn.Module, examples: NDArray[np.float32]) -> NDArray[np.float32]:
     """What a network says to float32 `[N, ...]`, in batches and without gradients."""
-    parts = (torch.from_numpy(examples[start : start + _BATCH]) for start in range(0, len(examples), _BATCH))
-    return torch.cat([network(part) for part in parts]).numpy()
+    return torch.cat([network(torch.from_numpy(part)) for part in in_parts(examples)]).numpy()
 
 
 def compared(
@@ -205,8 +203,7 @@ def compared(
         path = folder / "model.onnx"
         onnx.save(model, path)
         session = open_session(path)
-        parts = (shown[start : start + _BATCH] for start in range(0, len(shown), _BATCH))
-        answered = np.concatenate([session.run([port.leaving], {port.entry: part})[0] for part in parts])
+        answered = np.concatenate([session.run([port.leaving], {port.entry: part})[0] for part in in_parts(shown)])
     found = by_class(answered, port.layout)
     scale, worst = float(np.abs(expected).max()), float(np.abs(found - expected).max())
     check: dict[str, Any] = {"examples": len(shown), "max_abs": worst, "scale": scale}

@@ -212,6 +212,9 @@ def _score_output(model: ModelProto, path: Path) -> ValueInfoProto:
         hint = "convert it again without ZipMap: options={'zipmap': False} in skl2onnx, zipmap=False in onnxmltools"
         raise BadModel("an output is a sequence or a map", where=path, allowed=allowed, hint=hint if zipped else "")
     scores = [output for output in outputs if output.type.tensor_type.elem_type not in _LABELS]
+    if outputs and not scores:
+        what, hint = f"output {outputs[0].name!r} tells the choice alone", "export it with the scores for output"
+        raise BadModel(what, where=path, allowed=allowed, hint=f"{hint}, without an ArgMax")
     if len(scores) != 1 or _detects(model, scores):
         names = ", ".join(output.name for output in outputs)
         looks = "object detection" if _detects(model, outputs) else "more than a classifier"

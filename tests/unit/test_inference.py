@@ -45,3 +45,12 @@ def test_agreement_is_the_share_of_equal_top_classes() -> None:
     first = np.array([[1, 0], [0, 1], [3, 2], [0, 5]], np.float32)
     second = np.array([[9, 0], [0, 1], [2, 3], [1, 2]], np.float32)
     assert inference.agreement(first, second) == 0.75
+
+
+def test_large_inputs_come_in_small_parts() -> None:
+    sizes = {28: [256, 44], 512: [64, 64, 64, 64, 44], 8192: [1] * 300}
+    for side, expected in sizes.items():
+        images = np.broadcast_to(np.float32(0), (300, 1, side, side))
+        assert [len(part) for part in inference.in_parts(images)] == expected
+    assert [len(part) for part in inference.in_parts(np.zeros((5, 1), np.float32), 2)] == [2, 2, 1]
+    assert list(inference.in_parts(np.zeros((0, 3), np.float32))) == []

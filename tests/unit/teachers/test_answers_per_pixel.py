@@ -83,6 +83,21 @@ def test_a_grid_that_the_file_leaves_free_is_measured(make: Make, layout: str) -
     assert read_spec(make(free, layout=layout)).answer_shape == (4, 4, 6)
 
 
+def test_the_grid_follows_from_a_stated_image(make: Make) -> None:
+    def free(model: onnx.ModelProto) -> None:
+        for value in (model.graph.input[0], model.graph.output[0]):
+            for axis in value.type.tensor_type.shape.dim[2:]:
+                axis.dim_param = "free"
+
+    spec = read_spec(make(free), input_shape=(2, 20, 16))
+    assert (spec.answer_shape, spec.height, spec.width) == ((4, 10, 8), 20, 16)
+    answer = GraphTeacher(spec)(torch.zeros(3, 2, 20, 16))
+    assert answer.logits.shape == (3, 4, 10, 8)
+    source = SessionSource(spec)
+    shown = np.zeros((3, 2, 20, 16), np.float32)
+    np.testing.assert_allclose(source.ask(shown, nothing), answer.logits.detach().numpy(), rtol=1e-4, atol=1e-5)
+
+
 @pytest.mark.parametrize(("layout", "ending"), SHAPES)
 def test_the_graph_answers_the_logits_of_every_pixel(make: Make, layout: str, ending: str) -> None:
     shown = torch.from_numpy(images()).requires_grad_()
@@ -188,23 +203,15 @@ def test_a_server_answers_pixels(monkeypatch: pytest.MonkeyPatch, dims: list[int
 # ------------------------------------------------------------------------------------------------- what is no teacher
 
 
-def ends(*nodes: onnx.NodeProto) -> Callable[[onnx.ModelProto], None]:
-    """Put nodes behind the logits; the last one's output becomes the model's."""
+def ends(
+    *nodes: onnx.NodeProto, sizes: tuple[int, ...] = (4, 4, 6), kind: int = TensorProto.FLOAT
+) -> Callable[[onnx.ModelProto], None]:
+    """Put nodes behind the logits; the last one's output, of these sizes, becomes the model's."""
 
     def change(model: onnx.ModelProto) -> None:
         model.graph.node.extend(nodes)
-        model.graph.output[0].name = nodes[-1].output[0]
-
-    return change
-
-
-def sized(*sizes: int) -> Callable[[onnx.ModelProto], None]:
-    """Pool, so that the answer has other sizes."""
-
-    def change(model: onnx.ModelProto) -> None:
-        ends(helper.make_node("AveragePool", ["logits"], ["pooled"], kernel_shape=[4, 6]))(model)
-        shape = helper.make_tensor_value_info("pooled", TensorProto.FLOAT, ["N", *sizes])
-        model.graph.output[0].CopyFrom(shape)
+        answer = helper.make_tensor_value_info(nodes[-1].output[0], kind, ["N", *sizes])
+        model.graph.output[0].CopyFrom(answer)
 
     return change
 
@@ -217,7 +224,11 @@ AXIS = "over the classes alone, axis"
 REFUSED = {
     "one class": ({"columns": 1}, None, "it answers 1 column per pixel; allowed: two classes per pixel and more"),
     "masks": ({"ending": "Sigmoid"}, None, "it answers 4 columns per pixel that do not exclude each other"),
-    "one pixel": ({}, sized(4, 1, 1), r"it answers \[\?,4,1,1\], once per image; flatten the output to \[N,K\]"),
+    "one pixel": (
+        {},
+        ends(helper.make_node("AveragePool", ["logits"], ["pooled"], kernel_shape=[4, 6]), sizes=(4, 1, 1)),
+        r"it answers \[\?,4,1,1\], once per image; flatten the output to \[N,K\]",
+    ),
     "softmax over columns of pixels": ({"ending": "Softmax", "axis": 3}, None, f"Softmax runs over axis 3; .*{AXIS} 1"),
     "softmax over rows": ({"ending": "LogSoftmax", "axis": -3, "layout": "NHWC"}, None, f"over axis 1; .*{AXIS} 3"),
     "an old softmax": ({"ending": "Softmax"}, opset_12, f"runs over axis 1 and those behind it; .*{AXIS} 1 of NCHW"),
@@ -230,9 +241,14 @@ REFUSED = {
         ),
         "a Transpose comes behind its Softmax; allowed: logits, or a Softmax at the very end",
     ),
+    "the class itself": (
+        {},
+        ends(helper.make_node("ArgMax", ["logits"], ["class"], axis=1), kind=TensorProto.INT64, sizes=(1, 4, 6)),
+        "output 'class' tells the choice alone; allowed: one output .*; export it with the scores for output, without",
+    ),
     "classes last": (
         {},
-        ends(helper.make_node("Transpose", ["logits"], ["t"], perm=[0, 2, 3, 1])),
+        ends(helper.make_node("Transpose", ["logits"], ["t"], perm=[0, 2, 3, 1]), sizes=(4, 6, 4)),
         r"it answers \[\?,4,6,4\] to NCHW images; allowed: \[N,K,h,w\] for images",
     ),
 }
@@ -242,11 +258,6 @@ REFUSED = {
 def test_what_answers_pixels_otherwise_is_refused_in_one_line(make: Make, name: str) -> None:
     options, change, said = REFUSED[name]
     path = make(change or (lambda _: None), **options)
-    if name == "classes last":
-        model = onnx.load(path)
-        shape = helper.make_tensor_value_info("t", TensorProto.FLOAT, ["N", 4, 6, 4])
-        model.graph.output[0].CopyFrom(shape)
-        onnx.save(model, path)
     with pytest.raises(BadModel, match=said) as raised:
         read_spec(path)
     assert "\n" not in str(raised.value)
