@@ -72,7 +72,7 @@ def export(
         files["student_int8"] = {key: quantized.pop(key) for key in ("path", "sha256", "bytes")}
     else:
         warnings += stale
-    agreements = _agreements(run, int8) if run.held_out_file.is_file() else None
+    agreements = _agreements(run, record, int8) if run.held_out_file.is_file() else None
     warnings += _unfaithful_int8(agreements, KINDS[task_of(record)].counted)
     result = {
         "schema": SCHEMA,
@@ -236,10 +236,10 @@ def _without_stale_int8(run: RunFolder) -> list[str]:
     return [f"{path.name} was not made from this student and is removed; make it again with: {again}"]
 
 
-def _agreements(run: RunFolder, int8: bool) -> dict[str, Any]:
+def _agreements(run: RunFolder, record: dict[str, Any], int8: bool) -> dict[str, Any]:
     """Shares of held-out images, or of their labels or pixels, for which two models choose the same."""
-    held = run.held_out()
-    answers = partial(logits, images=fed(held.images(), held.layout), layout=held.layout)
+    held, layout = run.held_out(), record["teacher"]["layout"]
+    answers = partial(logits, images=fed(held.images(), layout), layout=layout)
     student = answers(run.student_onnx)
     found = {"student_teacher": agreement(student, held.logits, held.task)}
     if int8:
