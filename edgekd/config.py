@@ -46,7 +46,7 @@ class Recipe(Record):
     activation: float = Field(ge=0, description="L_a: minus the mean absolute feature (DAFL eq. 3)")
     entropy: float = Field(ge=0, description="L_ie: minus the base-10 entropy of the batch-mean output (DAFL eq. 4)")
     statistics: float = Field(
-        ge=0, description="distance of batch to running statistics (DeepInversion eq. 4), or their prior where folded"
+        ge=0, description="distance of batch to running statistics (after DeepInversion), or their prior where folded"
     )
     adversary: float = Field(ge=0, description="reward for samples on which student and teacher differ (DFAD)")
     temperature: float = Field(gt=0, description="T of the student's Kullback-Leibler loss")

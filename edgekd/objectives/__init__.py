@@ -38,7 +38,7 @@ METHODS: dict[str, Method] = {
     "edgekd": Method(
         Dafl,
         Recipe(
-            **{"one_hot": 1.0, "activation": 0.0, "entropy": 5.0, "statistics": 5.0, "adversary": 1.0},
+            **{"one_hot": 1.0, "activation": 0.0, "entropy": 5.0, "statistics": 1.0, "adversary": 1.0},
             **{"temperature": 8.0, "generator_batch": 128, "student_batch": 256, "generator_steps": 1},
             **{"student_steps": 5, "share_batch": False, "bank": 40_000, "prior": 24_000, "prior_share": 0.3},
             **{"latent": 100, "generator_width": 16, "soft_output": True, "generator_rate": 4e-3},

@@ -14,6 +14,9 @@ from torch.nn import functional
 
 from edgekd.teachers import Moments, Statistics
 
+EPSILON = 1e-5
+"""Added to variances, as batch normalization does: a channel that is always the same is not worth more than that."""
+
 
 def one_hot(logits: Tensor) -> Tensor:
     """L_oh of DAFL (eq. 2): cross-entropy of `[N, K]` logits to their own arg-max."""
@@ -35,15 +38,18 @@ def entropy(logits: Tensor) -> Tensor:
 
 
 def statistics(layers: Sequence[Statistics]) -> Tensor:
-    """Distance between batch and running statistics (DeepInversion, eq. 4), summed over batch-normalization layers.
+    """Distance between batch and running statistics, summed over batch-normalization layers.
 
-    ||mean - running mean||_2 + ||variance - running variance||_2 per layer, as NAYER and CDFKD-MFS compute it.
+    After DeepInversion (Yin et al., 2020, eq. 4), which takes ||mean - running mean||_2 + ||variance - running
+    variance||_2 per layer: there the channels that vary most drown the others. Batch normalization puts all channels
+    on one scale, so here each is measured in its own running deviation: ||(mean - running mean) / running s||_2 +
+    ||log(s / running s)||_2 (measured by edgekd; no published source).
     """
-    terms = [
-        torch.linalg.vector_norm(layer.mean - layer.running_mean)
-        + torch.linalg.vector_norm(layer.variance - layer.running_variance)
-        for layer in layers
-    ]
+    terms = []
+    for layer in layers:
+        running = layer.running_variance + EPSILON
+        terms.append(torch.linalg.vector_norm((layer.mean - layer.running_mean) / running.sqrt()))
+        terms.append(torch.linalg.vector_norm(((layer.variance + EPSILON) / running).log() / 2))
     return torch.stack(terms).sum()
 
 
@@ -53,7 +59,8 @@ def statistics_prior(layers: Sequence[Moments]) -> Tensor:
     After folding, a layer puts out what was normalized, times gamma plus beta, and over the training data channel c has
     mean beta_c and deviation |gamma_c|. In trained networks beta is near zero and |gamma| nearly the same all over a
     layer. So means are asked to be small against the layer's deviation s, and deviations to be equal:
-    0.6 * ||mean / average s||_2 + 0.6 * ||log s - average log s||_2 (measured by edgekd; no published source).
+    3 * (||mean / average s||_2 + ||log s - average log s||_2) (measured by edgekd, as is the factor by which it has to
+    weigh more than `statistics`; no published source).
     """
     terms = []
     for layer in layers:
@@ -61,7 +68,7 @@ def statistics_prior(layers: Sequence[Moments]) -> Tensor:
         logarithm = deviation.log()
         terms.append(torch.linalg.vector_norm(layer.mean / deviation.mean()))
         terms.append(torch.linalg.vector_norm(logarithm - logarithm.mean()))
-    return 0.6 * torch.stack(terms).sum()
+    return 3 * torch.stack(terms).sum()
 
 
 def disagreement(student: Tensor, teacher: Tensor) -> Tensor:

@@ -24,18 +24,38 @@ def test_entropy_is_in_base_ten_over_the_mean_output():
     assert losses.entropy(balanced[:1].expand(8, 10)).item() == pytest.approx(0.0, abs=1e-6)
 
 
-def test_statistics_sums_two_norms_per_layer():
-    layer = Statistics(
-        torch.tensor([3.0, 0.0]), torch.tensor([1.0, 1.0]), torch.tensor([0.0, 4.0]), torch.tensor([1.0, 3.0])
-    )
-    assert losses.statistics([layer, layer]).item() == pytest.approx(2 * (5.0 + 2.0))
+def test_statistics_measure_each_channel_in_its_own_running_deviation():
+    mean, running_mean = torch.tensor([6.0, 0.0]), torch.tensor([0.0, 0.4])
+    running_variance, variance = torch.tensor([4.0, 0.01]), torch.tensor([4.0 * math.e**6, 0.01 * math.e**8])
+    layer = Statistics(mean, variance, running_mean, running_variance)
+    assert losses.statistics([layer, layer]).item() == pytest.approx(2 * (5.0 + 5.0), rel=1e-3)
+    met = Statistics(running_mean, running_variance, running_mean, running_variance)
+    assert losses.statistics([met]).item() == pytest.approx(0.0, abs=1e-6)
+
+
+def test_statistics_are_what_batch_normalization_makes_of_a_batch():
+    norm = torch.nn.BatchNorm2d(3, affine=False).eval()
+    norm.running_mean, norm.running_var = torch.tensor([5.0, -1.0, 0.0]), torch.tensor([9.0, 0.25, 1e-8])
+    batch = torch.randn(8, 3, 4, 4) * torch.tensor([2.0, 1.0, 1e-4]).view(3, 1, 1)
+    variance, mean = torch.var_mean(batch, (0, 2, 3), correction=0)
+    layer = Statistics(mean, variance, norm.running_mean, norm.running_var)
+    made = norm(batch).mean((0, 2, 3)).norm()
+    expected = made + ((variance + 1e-5) / (norm.running_var + 1e-5)).sqrt().log().norm()
+    assert losses.statistics([layer]).item() == pytest.approx(expected.item(), rel=1e-4)
+
+
+def test_a_channel_that_never_varies_keeps_the_gradient_finite():
+    dead = torch.zeros(2, requires_grad=True)
+    layer = Statistics(dead + 0.1, dead * 1, torch.zeros(2), torch.zeros(2))
+    losses.statistics([layer]).backward()
+    assert dead.grad.isfinite().all()
 
 
 def test_statistics_prior_wants_no_mean_and_equal_deviations_at_any_scale():
     at_ease = Moments(torch.zeros(4), torch.full((4,), 9.0))
     assert losses.statistics_prior([at_ease, at_ease]).item() == pytest.approx(0.0, abs=1e-6)
     mean, deviation = torch.tensor([3.0, 4.0]), torch.tensor([1.0, math.e**2])
-    expected = 0.6 * (5.0 / ((1 + math.e**2) / 2) + math.sqrt(2))
+    expected = 3 * (5.0 / ((1 + math.e**2) / 2) + math.sqrt(2))
     for scale in (1.0, 1000.0):
         layer = Moments(scale * mean, (scale * deviation) ** 2)
         assert losses.statistics_prior([layer]).item() == pytest.approx(expected, rel=1e-5)
