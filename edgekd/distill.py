@@ -35,7 +35,7 @@ from edgekd.teachers.codes import from_codes
 from edgekd.teachers.ledger import Ledger
 from edgekd.teachers.open import Named, Opened, opened_teachers
 from edgekd.teachers.spec import Interface
-from edgekd.training import Training, keep_freed_memory, mean_logits
+from edgekd.training import HELD_OUT, Training, keep_freed_memory, mean_logits
 
 __all__ = ["Progress", "distill", "resolve_settings"]
 
@@ -375,8 +375,11 @@ def _save(training: Training, run: RunFolder) -> None:
 
 
 def _finish(training: Training, run: RunFolder) -> None:
-    """The last state, and the held-out images with the teachers' answers in full precision."""
+    """The last state, procedural images, and the held-out ones with the teachers' answers in full precision."""
     _save(training, run)
+    if len(training.prior):
+        chosen = torch.randperm(len(training.prior), generator=torch.Generator().manual_seed(0))[:HELD_OUT]
+        run.write_procedural(training.prior.codes[chosen].numpy())
     if not len(training.held_out):
         return
     codes, stored = training.held_out.in_order()

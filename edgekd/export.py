@@ -18,9 +18,9 @@ from edgekd import __version__, onnx_file
 from edgekd.config import CalibrationRecipe, Target
 from edgekd.errors import BadModel, BadRun
 from edgekd.extras import require_distill
-from edgekd.inference import agreement, fed, logits
+from edgekd.inference import Floats, agreement, fed, logits
 from edgekd.quantize import generator_samples, quantize
-from edgekd.run_folder import RunFolder, atomic, read_json, task_of, write_json
+from edgekd.run_folder import RunFolder, atomic, pixels, read_json, task_of, write_json
 from edgekd.tasks import KINDS, NOTE
 
 if TYPE_CHECKING:
@@ -212,7 +212,7 @@ def _file_record(run: RunFolder, kind: str, path: Path, traced: Traced | None) -
 def _int8(
     run: RunFolder, record: dict[str, Any], target: Target, recipe: CalibrationRecipe, count: int
 ) -> dict[str, Any]:
-    images = generator_samples(run.generator_onnx, count, record["settings"]["seed"])
+    images = _calibration_images(run, record, count)
     return quantize(
         run.student_onnx,
         run.student_int8_onnx,
@@ -221,6 +221,22 @@ def _int8(
         recipe=recipe,
         metadata={"edgekd.target": target.name},
     )
+
+
+def _calibration_images(run: RunFolder, record: dict[str, Any], count: int) -> Floats:
+    """Images like those the student learned from: generated ones, and procedural ones in the share of the recipe.
+
+    Calibrated on generated ones alone, INT8 cost a Fashion-MNIST student 0.6 points; with procedural ones 0.0 to 0.1,
+    as on real images (measured by edgekd).
+    """
+    settings, teacher, stored = record["settings"], record["teacher"], run.procedural()
+    if stored is None:
+        return generator_samples(run.generator_onnx, count, settings["seed"])
+    procedural = pixels(stored[: round(count * settings["recipe"]["prior_share"])], teacher["low"], teacher["high"])
+    images = np.concatenate(
+        [generator_samples(run.generator_onnx, count - len(procedural), settings["seed"]), procedural]
+    )
+    return np.random.default_rng(settings["seed"]).permutation(images)
 
 
 def _without_stale_int8(run: RunFolder) -> list[str]:

@@ -6,7 +6,8 @@
     student.safetensors    weights            student.onnx   student.int8.onnx
     generator.safetensors  weights            generator.onnx
     ledger.sqlite          what a query-only teacher was asked and what it answered; grows across resumptions
-    samples/               held_out.npz (uint8 images, teacher logits, their meaning), grids of generated images as PNG
+    samples/               held_out.npz (uint8 images, teacher logits, their meaning), grids of generated images as PNG,
+                           procedural.npz (uint8 images that the student learned from beside generated ones)
     export.json  bench.json  evaluation.json
 
 It does not need torch.
@@ -138,7 +139,22 @@ class HeldOut:
 
     def images(self) -> NDArray[np.float32]:
         """float32 `[N, C, H, W]` in the teacher's input range."""
-        return (self.low + self.codes.astype(np.float32) * np.float32((self.high - self.low) / 255)).astype(np.float32)
+        return pixels(self.codes, self.low, self.high)
+
+
+def pixels(codes: NDArray[np.uint8], low: float, high: float) -> NDArray[np.float32]:
+    """Stored images as float32 between low and high."""
+    return (low + codes.astype(np.float32) * np.float32((high - low) / 255)).astype(np.float32)
+
+
+@contextmanager
+def _arrays(path: Path, what: str) -> Iterator[Any]:
+    """The arrays of a file that distill wrote; whatever is wrong with it is a `BadRun`."""
+    try:
+        with path.open("rb") as file:  # numpy leaves a damaged archive open when it opens it itself
+            yield np.load(file, allow_pickle=False)
+    except (OSError, ValueError, LookupError, EOFError, BadZipFile, zlib.error) as error:
+        raise BadRun(f"no usable {what}: {error}", where=path) from error
 
 
 Count = Annotated[int, Field(ge=1)]
@@ -215,6 +231,7 @@ class RunFolder:
         self.generator_onnx = self.path / "generator.onnx"
         self.samples = self.path / "samples"
         self.held_out_file = self.samples / "held_out.npz"
+        self.procedural_file = self.samples / "procedural.npz"
         self.export_file = self.path / "export.json"
         self.bench_file = self.path / "bench.json"
         self.evaluation_file = self.path / "evaluation.json"
@@ -260,15 +277,11 @@ class RunFolder:
         Raises:
             BadRun: missing or damaged.
         """
-        try:
-            with self.held_out_file.open("rb") as file:  # numpy leaves a damaged archive open when it opens it itself
-                data = np.load(file, allow_pickle=False)
-                low, high = map(float, data["range"])
-                task = TASKS[TASKS.index(str(data["task"]))] if "task" in data else "classes"  # older ones lack it
-                layout: Layout = "NHWC" if str(data.get("layout", "")) == "NHWC" else "NCHW"
-                return HeldOut(data["images"], data["logits"], low, high, task, layout)
-        except (OSError, ValueError, LookupError, EOFError, BadZipFile, zlib.error) as error:
-            raise BadRun(f"no usable held-out samples: {error}", where=self.held_out_file) from error
+        with _arrays(self.held_out_file, "held-out samples") as data:
+            low, high = map(float, data["range"])
+            task = TASKS[TASKS.index(str(data["task"]))] if "task" in data else "classes"  # older ones lack it
+            layout: Layout = "NHWC" if str(data.get("layout", "")) == "NHWC" else "NCHW"
+            return HeldOut(data["images"], data["logits"], low, high, task, layout)
 
     def write_held_out(self, samples: HeldOut) -> None:
         """Store the held-out images, atomically."""
@@ -276,6 +289,23 @@ class RunFolder:
             told: dict[str, Any] = {"task": samples.task, "layout": samples.layout}
             bounds = np.array([samples.low, samples.high])
             np.savez_compressed(file, images=samples.codes, logits=samples.logits, range=bounds, **told)
+
+    def procedural(self) -> NDArray[np.uint8] | None:
+        """Some of the procedural images that the student learned from, `[N, C, H, W]`; None where there are none.
+
+        Raises:
+            BadRun: damaged.
+        """
+        if not self.procedural_file.is_file():
+            return None
+        with _arrays(self.procedural_file, "procedural images") as data:
+            codes: NDArray[np.uint8] = data["images"]
+            return codes
+
+    def write_procedural(self, codes: NDArray[np.uint8]) -> None:
+        """Store procedural images `[N, C, H, W]`, atomically."""
+        with atomic(self.procedural_file) as file:
+            np.savez_compressed(file, images=codes)
 
     def require(self, path: Path, command: str) -> Path:
         """A file of this run that an earlier command writes.
