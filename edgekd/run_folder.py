@@ -202,8 +202,13 @@ class _Generator(_Facts):
     width: Count
 
 
+class _Recipe(_Facts):
+    prior_share: Annotated[float, Field(ge=0, lt=1)] = 0.0
+
+
 class _Settings(_Facts):
     seed: int
+    recipe: _Recipe = _Recipe()
 
 
 class _Run(_Facts):
@@ -290,16 +295,21 @@ class RunFolder:
             bounds = np.array([samples.low, samples.high])
             np.savez_compressed(file, images=samples.codes, logits=samples.logits, range=bounds, **told)
 
-    def procedural(self) -> NDArray[np.uint8] | None:
-        """Some of the procedural images that the student learned from, `[N, C, H, W]`; None where there are none.
+    def procedural(self, shape: tuple[int, int, int]) -> NDArray[np.uint8]:
+        """Some of the procedural images that the student learned from, `[N, C, H, W]`; N is 0 where there are none.
+
+        Args:
+            shape: C, H, W.
 
         Raises:
             BadRun: damaged.
         """
         if not self.procedural_file.is_file():
-            return None
+            return np.empty((0, *shape), np.uint8)
         with _arrays(self.procedural_file, "procedural images") as data:
             codes: NDArray[np.uint8] = data["images"]
+            if codes.dtype != np.uint8 or codes.shape[1:] != shape:
+                raise ValueError(f"{codes.dtype} {list(codes.shape)}, not uint8 {[len(codes), *shape]}")
             return codes
 
     def write_procedural(self, codes: NDArray[np.uint8]) -> None:

@@ -56,6 +56,15 @@ def test_held_out_answers_are_onnx_runtime_s_own(teacher_file, run):
     assert agreement(held_out.logits, expected) == 1.0
 
 
+def test_procedural_images_are_left_for_calibration(teacher_file, run):
+    import torch
+
+    distill(teacher_file, settings(), run)
+    prior = torch.load(run.checkpoint_file, weights_only=True)["parts"]["prior"]["codes"].numpy()
+    left = run.procedural(prior.shape[1:])
+    assert {image.tobytes() for image in left} == {image.tobytes() for image in prior}
+
+
 def test_the_published_method_runs_without_a_bank(teacher_file, run):
     small = {"generator_batch": 16, "student_batch": 16, "latent": 8, "generator_width": 4}
     distill(teacher_file, resolve_settings({"method": "dafl", "steps": 2, "recipe": small}), run)
@@ -63,7 +72,9 @@ def test_the_published_method_runs_without_a_bank(teacher_file, run):
 
 
 def weights(run: RunFolder) -> bytes:
-    return run.student_weights.read_bytes() + run.generator_weights.read_bytes() + run.held_out_file.read_bytes()
+    """What a run leaves behind for later stages, byte by byte."""
+    files = (run.student_weights, run.generator_weights, run.held_out_file, run.procedural_file)
+    return b"".join(file.read_bytes() for file in files if file.is_file())
 
 
 def interrupted(teacher: Path, run: RunFolder, at: int, monkeypatch: pytest.MonkeyPatch) -> None:

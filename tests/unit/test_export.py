@@ -24,6 +24,7 @@ from edgekd.config import ModelLimits, load_recipe, load_target
 from edgekd.errors import BadRun, CannotLoad, EdgekdError
 from edgekd.export import export
 from edgekd.inference import agreement, logits, open_session
+from edgekd.quantize import quantize
 from edgekd.run_folder import HeldOut, RunFolder, read_json, write_json
 from edgekd.tracing import Port, Traced, trace
 
@@ -246,6 +247,26 @@ def without_torch(run, int8=True):
     return subprocess.run(
         [sys.executable, "-c", code, str(run.path)], env=environment, capture_output=True, text=True, check=False
     )
+
+
+@pytest.mark.parametrize(("share", "stored", "shown"), [(0.25, 64, 16), (0.25, 9, 9), (0.0, 64, 0), (0.25, 0, 0)])
+def test_int8_is_calibrated_on_procedural_images_in_the_share_the_student_saw(
+    exported, monkeypatch, share, stored, shown
+):
+    write_json(exported.record_file, RECORD | {"settings": {"seed": 5, "recipe": {"prior_share": share}}})
+    if stored:
+        exported.write_procedural(np.full((stored, 1, 12, 12), 77, np.uint8))
+    seen = []
+
+    def instead(model, out, samples, **options):
+        seen.append(samples)
+        return quantize(model, out, samples, **options)
+
+    monkeypatch.setattr("edgekd.export.quantize", instead)
+    export_int8(exported, samples=64)
+    flat = (np.abs(seen[0] - 77 / 255) < 1e-6).all(axis=(1, 2, 3))
+    assert (len(seen[0]), flat.sum()) == (64, shown)
+    assert 0 < flat.argmax() < 48 or not shown  # mixed: a fixed batch leaves the last ones out
 
 
 def test_int8_needs_no_torch_where_the_float_files_are_there(exported):

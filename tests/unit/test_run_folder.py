@@ -155,6 +155,18 @@ def test_damaged_held_out_samples_are_refused(tmp_path: Path) -> None:
             run.held_out()
 
 
+def test_procedural_images_come_back_and_older_runs_have_none(tmp_path: Path) -> None:
+    run, codes = RunFolder(tmp_path), np.arange(8, dtype=np.uint8).reshape(2, 1, 2, 2)
+    assert run.procedural((1, 2, 2)).shape == (0, 1, 2, 2)
+    run.write_procedural(codes)
+    np.testing.assert_array_equal(run.procedural((1, 2, 2)), codes)
+    with pytest.raises(BadRun, match=r"no usable procedural images: uint8 \[2, 1, 2, 2\], not uint8 \[2, 3, 2, 2\]"):
+        run.procedural((3, 2, 2))
+    run.procedural_file.write_bytes(b"PK")
+    with pytest.raises(BadRun, match="no usable procedural images"):
+        run.procedural((1, 2, 2))
+
+
 def test_pickled_objects_are_never_loaded(tmp_path: Path) -> None:
     run = RunFolder(tmp_path)
     run.samples.mkdir()
