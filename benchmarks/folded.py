@@ -1,11 +1,13 @@
 """What folding batch normalization away costs, with the scale-free prior and without any, in equal time.
 
-    python benchmarks/folded.py [--minutes 1.5] [--seeds 3] [--data ../shared/data/fashion_mnist.npz]
+    python benchmarks/folded.py [TEACHER.onnx…] [--minutes 1.5] [--seeds 3] [--data ../shared/data/fashion_mnist.npz]
 
-The example teacher as it is, and after onnxsim, which folds its BatchNormalization nodes into the convolutions like
-torch's exporters. Takes turns, seed by seed. Accuracy is that of the last state on the 10,000 test images, and chooses
-nothing.
-Writes `benchmarks/results/folded.json`.
+Each teacher as it is, where it keeps its BatchNormalization nodes, and after onnxsim, which folds them into the
+convolutions like torch's exporters: with the prior, without it, and with it but without procedural images. Variants
+take turns, seed by seed. Accuracy is that of the last state on the 10,000 test images, and chooses nothing.
+
+Without a teacher it takes the example's; `benchmarks/teachers.py` makes harder ones. Writes what it measured into
+`benchmarks/results/folded.json`, beside what is there of other teachers.
 """
 
 from __future__ import annotations
@@ -18,46 +20,72 @@ import subprocess
 import sys
 import tempfile
 from pathlib import Path
+from typing import Any
 
 import onnx
 import onnxsim
 from first_light import ROOT, TEACHER, edgekd, spread, write_test_images
 
-RESULT = ROOT / "benchmarks/results/folded.json"
+from edgekd.teachers.spec import read_spec
+
+RESULT, SCHEMA = ROOT / "benchmarks/results/folded.json", "edgekd.benchmark.folded/2"
+NO_PRIOR, NO_PROCEDURAL = ["--set", "statistics=0"], ["--set", "prior=0", "--set", "prior_share=0"]
+
+
+def variants(teacher: Path, folder: Path) -> dict[str, tuple[Path, list[str]]]:
+    """Name to teacher file and settings."""
+    model = onnx.load(teacher)
+    folded = folder / f"{teacher.stem}-folded.onnx"
+    onnx.save(onnxsim.simplify(model)[0], folded)
+    keeps = any(node.op_type == "BatchNormalization" for node in model.graph.node)
+    kept: dict[str, tuple[Path, list[str]]] = {"kept": (teacher, [])} if keeps else {}
+    return kept | {
+        "prior": (folded, []),
+        "no prior": (folded, NO_PRIOR),
+        "prior, no procedural images": (folded, NO_PROCEDURAL),
+    }
+
+
+def measure(teacher: Path, minutes: float, seeds: int, whole_test: Path, folder: Path) -> dict[str, Any]:
+    """Test accuracy of the student by variant, and of the teacher."""
+    accuracies: dict[str, list[float]] = {}
+    for seed in range(seeds):
+        for variant, (file, more) in variants(teacher, folder).items():
+            run = folder / f"{teacher.stem}-{variant}-{seed}"
+            edgekd("distill", file, "--out", run, "--minutes", minutes, "--seed", seed, *more)
+            edgekd("export", run)
+            evaluated = edgekd("eval", run, "--data", whole_test)[0]["models"]["student.onnx"]
+            accuracies.setdefault(variant, []).append(evaluated["accuracy"])
+            print(teacher.stem, seed, variant, evaluated["accuracy"], file=sys.stderr, flush=True)
+    record = json.loads(teacher.with_suffix(".json").read_text())
+    folded, _ = variants(teacher, folder)["prior"]
+    return {
+        "network": record["network"],
+        "parameters": record["parameters"],
+        "teacher_accuracy_test": record["test_accuracy"],
+        "folded_points": len(read_spec(folded).folded_points),
+        "minutes": minutes,
+        "accuracy_test": {variant: spread(values) | {"runs": values} for variant, values in accuracies.items()},
+    }
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("teachers", nargs="*", type=Path, default=[TEACHER])
     parser.add_argument("--minutes", type=float, default=1.5)
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--data", type=Path, default=ROOT.parent / "shared/data/fashion_mnist.npz")
     arguments = parser.parse_args()
-    accuracies: dict[str, list[float]] = {}
+    known = json.loads(RESULT.read_text()) if RESULT.exists() else {}
+    found: dict[str, Any] = known["teachers"] if known.get("schema") == SCHEMA else {}
     with tempfile.TemporaryDirectory() as name:
-        folder = Path(name)
-        write_test_images(arguments.data, folder / "test.npz")
-        folded = folder / "folded.onnx"
-        onnx.save(onnxsim.simplify(onnx.load(TEACHER))[0], folded)
-        variants: dict[str, tuple[Path, list[str]]] = {
-            "kept": (TEACHER, []),
-            "folded": (folded, []),
-            "folded, no prior": (folded, ["--set", "statistics=0"]),
-        }
-        for seed in range(arguments.seeds):
-            for variant, (teacher, more) in variants.items():
-                run = folder / f"{variant}-{seed}"
-                edgekd("distill", teacher, "--out", run, "--minutes", arguments.minutes, "--seed", seed, *more)
-                edgekd("export", run)
-                evaluated, _ = edgekd("eval", run, "--data", folder / "test.npz")
-                accuracies.setdefault(variant, []).append(evaluated["models"]["student.onnx"]["accuracy"])
-    record = {
-        "schema": "edgekd.benchmark.folded/1",
-        "minutes": arguments.minutes,
-        "host": {"machine": platform.machine(), "cores": os.cpu_count()},
-        "accuracy_test": {variant: spread(values) | {"runs": values} for variant, values in accuracies.items()},
-    }
-    RESULT.write_text(json.dumps(record, indent=2) + "\n")
-    print(json.dumps(record["accuracy_test"], indent=2))
+        whole_test = Path(name) / "test.npz"
+        write_test_images(arguments.data, whole_test)
+        for teacher in arguments.teachers:
+            measured = measure(teacher, arguments.minutes, arguments.seeds, whole_test, Path(name))
+            found[teacher.stem] = measured
+            host = {"machine": platform.machine(), "cores": os.cpu_count()}
+            RESULT.write_text(json.dumps({"schema": SCHEMA, "host": host, "teachers": found}, indent=2) + "\n")
     subprocess.run([sys.executable, ROOT / "benchmarks/readme.py"], check=True)
 
 

@@ -81,14 +81,26 @@ def importer() -> str:
 
 
 def folded() -> str:
-    """What folding costs, with the prior and without."""
-    record = json.loads((ROOT / "benchmarks/results/folded.json").read_text())
-    found = {variant: spread(figure) for variant, figure in record["accuracy_test"].items()}
-    runs = len(record["accuracy_test"]["kept"]["runs"])
-    return (
-        f"The example teacher, {record['minutes']:g} minutes, {runs} seed{'s' * (runs > 1)}: {found['kept']} as it is, "
-        f"{found['folded']} folded with the prior, {found['folded, no prior']} folded without it."
-    )
+    """What folding costs, with the prior and without, by teacher."""
+    teachers = json.loads((ROOT / "benchmarks/results/folded.json").read_text())["teachers"]
+    variants = ("kept", "prior", "no prior", "prior, no procedural images")
+    rows = [
+        ("teacher", "its accuracy", "minutes", "seeds", "statistics kept", *variants[1:]),
+        ("---",) * 8,
+    ]
+    for one in teachers.values():
+        figures = one["accuracy_test"]
+        seeds = len(figures["prior"]["runs"])
+        cells = [spread(figures[variant]) if variant in figures else "–" for variant in variants]
+        name = (one["network"], percent(one["teacher_accuracy_test"]), f"{one['minutes']:g}", str(seeds))
+        rows.append((*name, *cells))
+    unmarked = ", ".join(one["network"] for one in teachers.values() if not one["folded_points"])
+    told = "Accuracy of the student on the 10,000 Fashion-MNIST test images, last state."
+    if unmarked:
+        told += (
+            f" Nothing looks folded in a {unmarked}, so there the prior is off and its column a run like the next one."
+        )
+    return f"{lines(rows)}\n\n{told}"
 
 
 def lines(rows: list[tuple[str, ...]]) -> str:
