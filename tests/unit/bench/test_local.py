@@ -110,6 +110,8 @@ def test_ctrl_c_kills_the_child(tmp_path):
     pid = tmp_path / "pid"
     child = f"import os, time; open({str(pid)!r}, 'w').write(str(os.getpid()) + '.'); time.sleep(600)"
     parent = (
+        # A shell that starts tests in the background has them ignore Ctrl-C, and their children with them.
+        "import signal; signal.signal(signal.SIGINT, signal.default_int_handler);"
         "import sys; from pathlib import Path; from edgekd.bench.local import *;"
         f"measure(Request(Path('m'), [], Runtime(), Protocol()), [sys.executable, '-c', {child!r}])"
     )
