@@ -49,8 +49,9 @@ def variants(teacher: Path, folder: Path) -> dict[str, tuple[Path, list[str]]]:
 def measure(teacher: Path, minutes: float, seeds: int, whole_test: Path, folder: Path) -> dict[str, Any]:
     """Test accuracy of the student by variant, and of the teacher."""
     accuracies: dict[str, list[float]] = {}
+    compared = variants(teacher, folder)
     for seed in range(seeds):
-        for variant, (file, more) in variants(teacher, folder).items():
+        for variant, (file, more) in compared.items():
             run = folder / f"{teacher.stem}-{variant}-{seed}"
             edgekd("distill", file, "--out", run, "--minutes", minutes, "--seed", seed, *more)
             edgekd("export", run)
@@ -58,7 +59,7 @@ def measure(teacher: Path, minutes: float, seeds: int, whole_test: Path, folder:
             accuracies.setdefault(variant, []).append(evaluated["accuracy"])
             print(teacher.stem, seed, variant, evaluated["accuracy"], file=sys.stderr, flush=True)
     record = json.loads(teacher.with_suffix(".json").read_text())
-    folded, _ = variants(teacher, folder)["prior"]
+    folded, _ = compared["prior"]
     return {
         "network": record["network"],
         "parameters": record["parameters"],
