@@ -18,15 +18,15 @@ from pathlib import Path
 
 import numpy as np
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from edgekd.networks import parameters
 from edgekd.networks.students import LeNet5, MobileNetV3Small, ResNet
 
 ROOT = Path(__file__).resolve().parent.parent
-sys.path.insert(0, str(ROOT / "examples"))
+sys.path[:0] = [str(ROOT / "examples"), str(ROOT / "tests/conformance")]
 from make_teacher import STAGES, STEM, NormalizedTeacher, accuracy, descent_of, export, train  # noqa: E402
+from nets import Block  # noqa: E402
 
 
 class ViT(nn.Module):
@@ -42,24 +42,6 @@ class ViT(nn.Module):
     def forward(self, images: Tensor) -> Tensor:
         tokens = self.patches(images).flatten(2).transpose(1, 2) + self.places
         return self.head(self.norm(self.blocks(tokens)).mean(1))
-
-
-class Block(nn.Module):
-    """Attention and a two-layer perceptron, each behind a layer norm and beside a shortcut."""
-
-    def __init__(self, width: int, heads: int) -> None:
-        super().__init__()
-        self.heads = heads
-        self.norm_a, self.norm_b = nn.LayerNorm(width), nn.LayerNorm(width)
-        self.qkv, self.out = nn.Linear(width, 3 * width), nn.Linear(width, width)
-        self.mlp = nn.Sequential(nn.Linear(width, 2 * width), nn.GELU(), nn.Linear(2 * width, width))
-
-    def forward(self, tokens: Tensor) -> Tensor:
-        n, length, width = tokens.shape
-        heads = self.qkv(self.norm_a(tokens)).reshape(n, length, 3, self.heads, width // self.heads)
-        attended = F.scaled_dot_product_attention(*heads.permute(2, 0, 3, 1, 4))
-        tokens = tokens + self.out(attended.transpose(1, 2).reshape(n, length, width))
-        return tokens + self.mlp(self.norm_b(tokens))
 
 
 @dataclass(frozen=True)

@@ -78,7 +78,7 @@ class MobileNetV3(nn.Sequential):
 
 
 class Block(nn.Module):
-    """A transformer block with explicit heads."""
+    """A transformer block: attention with explicit heads and a perceptron, each behind a norm and beside a shortcut."""
 
     def __init__(self, width: int, heads: int) -> None:
         super().__init__()
