@@ -1,8 +1,10 @@
-"""A run.json with everything that later stages rely on."""
+"""What the records of a run say: a run.json with everything that later stages rely on, an export's agreement."""
 
 from __future__ import annotations
 
 from typing import Any
+
+import numpy as np
 
 TEACHER: dict[str, Any] = {
     **{"path": "/far/teacher.onnx", "sha256": "ab" * 32, "bytes": 1000, "parameters": 1300, "input_name": "image"},
@@ -19,3 +21,12 @@ def run_record(teacher: dict[str, Any] | None = None, **changes: Any) -> dict[st
         "settings": {"seed": 5},
     }
     return record | {"teacher": TEACHER | (teacher or {})} | changes
+
+
+def agreements(teacher: np.ndarray, student: np.ndarray, int8: np.ndarray) -> dict[str, float]:
+    """The agreement that an export records, by numpy alone, of what the three models choose, of any one shape."""
+    return {
+        "student_teacher": (student == teacher).mean(),
+        "student_int8_teacher": (int8 == teacher).mean(),
+        "student_int8_student": (int8 == student).mean(),
+    }

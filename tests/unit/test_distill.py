@@ -5,6 +5,7 @@ import shutil
 import signal
 from pathlib import Path
 from types import SimpleNamespace
+from typing import Any
 
 import numpy as np
 import onnx
@@ -12,9 +13,10 @@ import onnxsim
 import pytest
 from tiny_teacher import classifier
 
-from edgekd.config import DistillSettings
+from edgekd.config import DistillSettings, load_recipe, load_target
 from edgekd.distill import distill, resolve_settings
 from edgekd.errors import BadModel, BadRun, BadSetting, EdgekdError, UnknownName
+from edgekd.export import export
 from edgekd.inference import agreement, logits
 from edgekd.run_folder import RunFolder
 from edgekd.settings import DEFAULT_MINUTES
@@ -29,6 +31,14 @@ SMALL = {
 def settings(**changes: object) -> DistillSettings:
     recipe = SMALL | changes.pop("recipe", {})  # type: ignore[operator]
     return resolve_settings({"steps": 6, "threads": 1, "recipe": recipe} | changes)
+
+
+def exported(teacher: Path, **changes: object) -> tuple[RunFolder, dict[str, Any]]:
+    """A run beside its teacher that learned for a while and was exported to INT8 too, and the record of that."""
+    run = RunFolder(teacher.parent / "run")
+    distill(teacher, settings(steps=60, recipe={"statistics": 0.0}, **changes), run)
+    recipe = load_recipe("minmax").model_copy(update={"samples": 64})
+    return run, export(run, int8=True, target=load_target("cpu"), recipe=recipe)
 
 
 def test_a_run_leaves_everything_the_next_stages_read(teacher_file, run):

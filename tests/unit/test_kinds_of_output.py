@@ -10,16 +10,15 @@ import numpy as np
 import onnx
 import pytest
 from calling import Call
-from test_distill import SMALL, interrupted, settings, weights
+from records import agreements
+from test_distill import SMALL, exported, interrupted, settings, weights
 from tiny_teacher import classifier
 
 from edgekd import onnx_file
 from edgekd.bench.protocol import _faithfulness
-from edgekd.config import load_recipe, load_target
 from edgekd.distill import distill
 from edgekd.errors import BadData, BadModel, BadRun, BadSetting
 from edgekd.evaluate import evaluate, evaluate_run, task_of
-from edgekd.export import export
 from edgekd.gate import Budget, check
 from edgekd.inference import open_session
 from edgekd.inspect import inspect_model, rows
@@ -66,11 +65,7 @@ def done(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactor
     folder, case = tmp_path_factory.mktemp("kind"), CASES[request.param]
     seed = {1: 11, 3: 2}[case.columns]  # random weights whose labels are on for some images and off for others
     onnx.save(classifier(seed, columns=case.columns, ending=case.ending), folder / "teacher.onnx")
-    run = RunFolder(folder / "run")
-    distill(folder / "teacher.onnx", settings(steps=60, task=case.told, recipe={"statistics": 0.0}), run)
-    recipe = load_recipe("minmax").model_copy(update={"samples": 64})
-    exported = export(run, int8=True, target=load_target("cpu"), recipe=recipe)
-    return Done(case, folder / "teacher.onnx", run, exported)
+    return Done(case, folder / "teacher.onnx", *exported(folder / "teacher.onnx", task=case.told))
 
 
 def answered(path: Path, images: np.ndarray) -> np.ndarray:
@@ -107,16 +102,13 @@ def test_agreement_is_the_share_of_labels_of_the_same_sign(done: Done) -> None:
     images = done.run.held_out().images()
     theirs = on(done.case, done.teacher, images)
     student, int8 = (answered(p, images) > 0 for p in (done.run.student_onnx, done.run.student_int8_onnx))
-    assert done.exported["agreement"] == {
-        "student_teacher": (student == theirs).mean(),
-        "student_int8_teacher": (int8 == theirs).mean(),
-        "student_int8_student": (int8 == student).mean(),
-    }
+    expected = agreements(theirs, student, int8)
+    assert done.exported["agreement"] == expected
     assert 0.1 < theirs.mean() < 0.9  # so that agreement by always saying the same is far from one
     assert done.exported["agreement"]["student_teacher"] > 0.75
     assert _faithfulness(done.teacher, done.run.held_out()) == {"agreement": 1.0}
     (verdict,) = check(done.run, Budget(min_agreement=0.5))
-    assert verdict.actual == (int8 == theirs).mean()
+    assert verdict.actual == expected["student_int8_teacher"]
 
 
 @pytest.fixture

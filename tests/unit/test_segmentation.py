@@ -11,16 +11,14 @@ import onnx
 import pytest
 from calling import Call
 from pixel_teacher import SIDE, random_teacher, scenes, trained
-from records import run_record
-from test_distill import SMALL, interrupted, settings, weights
+from records import agreements, run_record
+from test_distill import SMALL, exported, interrupted, settings, weights
 
 from edgekd import onnx_file, training
 from edgekd.bench.protocol import _faithfulness
-from edgekd.config import load_recipe, load_target
 from edgekd.distill import distill
 from edgekd.errors import BadData, BadModel, BadRun, BadSetting, EdgekdError
 from edgekd.evaluate import evaluate, evaluate_run, headers, rows, task_of
-from edgekd.export import export
 from edgekd.gate import Budget, check
 from edgekd.inference import open_session
 from edgekd.inspect import inspect_model
@@ -45,11 +43,8 @@ class Done(NamedTuple):
 def done(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Done:
     folder, layout = tmp_path_factory.mktemp("pixels"), request.param
     onnx.save(random_teacher(2, layout=layout, ending="Softmax"), folder / "teacher.onnx")
-    run = RunFolder(folder / "run")
     told = {"layout": layout}  # two channels do not tell it at the head of a quantized file
-    distill(folder / "teacher.onnx", settings(steps=60, recipe={"statistics": 0.0}, **told), run)
-    recipe = load_recipe("minmax").model_copy(update={"samples": 64})
-    return Done(layout, folder / "teacher.onnx", run, export(run, int8=True, target=load_target("cpu"), recipe=recipe))
+    return Done(layout, folder / "teacher.onnx", *exported(folder / "teacher.onnx", **told))
 
 
 def answered(path: Path, images: np.ndarray, layout: str) -> np.ndarray:
@@ -85,15 +80,12 @@ def test_agreement_is_the_share_of_pixels_of_the_same_class(done: Done) -> None:
     images = done.run.held_out().images()
     files = done.teacher, done.run.student_onnx, done.run.student_int8_onnx
     theirs, student, int8 = (answered(path, images, done.layout).argmax(axis=3) for path in files)
-    assert done.exported["agreement"] == {
-        "student_teacher": (student == theirs).mean(),
-        "student_int8_teacher": (int8 == theirs).mean(),
-        "student_int8_student": (int8 == student).mean(),
-    }
+    expected = agreements(theirs, student, int8)
+    assert done.exported["agreement"] == expected
     assert done.exported["agreement"]["student_teacher"] > np.bincount(theirs.ravel()).max() / theirs.size
     assert _faithfulness(done.teacher, done.run.held_out()) == {"agreement": 1.0}
     (verdict,) = check(done.run, Budget(min_agreement=0.1))
-    assert verdict.actual == (int8 == theirs).mean()
+    assert verdict.actual == expected["student_int8_teacher"]
 
 
 @pytest.fixture
