@@ -39,6 +39,7 @@ from numpy.typing import NDArray
 
 import edgekd
 from edgekd import onnx_file, units
+from edgekd.codes import from_codes
 from edgekd.errors import BadData, BadModel, EdgekdError
 from edgekd.run_folder import RunFolder, read_json, write_json
 from edgekd.run_folder import task_of as task_of_run
@@ -233,7 +234,7 @@ def _chosen(
 def _scaled(images: Images, low: float, high: float) -> NDArray[np.float32]:
     if images.dtype == np.float32:
         return images.astype(np.float32, copy=False)
-    return (images.astype(np.float32) * np.float32((high - low) / 255) + np.float32(low)).astype(np.float32)
+    return from_codes(images.astype(np.uint8, copy=False), low, high)
 
 
 def _beside(

@@ -15,12 +15,13 @@ import numpy as np
 from onnx import ModelProto
 
 from edgekd import __version__, onnx_file
+from edgekd.codes import from_codes
 from edgekd.config import CalibrationRecipe, Target
 from edgekd.errors import BadModel, BadRun
 from edgekd.extras import require_distill
 from edgekd.inference import Floats, agreement, fed, logits
 from edgekd.quantize import generator_samples, quantize
-from edgekd.run_folder import RunFolder, atomic, pixels, read_json, task_of, write_json
+from edgekd.run_folder import RunFolder, atomic, read_json, task_of, write_json
 from edgekd.tasks import KINDS, NOTE
 
 if TYPE_CHECKING:
@@ -233,7 +234,7 @@ def _calibration_images(run: RunFolder, record: dict[str, Any], count: int) -> F
     wanted = round(count * settings.get("recipe", {}).get("prior_share", 0.0))
     codes = run.procedural((teacher["channels"], teacher["height"], teacher["width"]))[:wanted]
     generated = generator_samples(run.generator_onnx, count - len(codes), settings["seed"])
-    images = np.concatenate([generated, pixels(codes, teacher["low"], teacher["high"])])
+    images = np.concatenate([generated, from_codes(codes, teacher["low"], teacher["high"])])
     return np.random.default_rng(settings["seed"]).permutation(images)
 
 

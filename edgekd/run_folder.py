@@ -33,6 +33,7 @@ from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from edgekd import onnx_file
+from edgekd.codes import from_codes
 from edgekd.errors import BadModel, BadRun, EdgekdError
 from edgekd.tasks import KINDS, TASKS, Task
 
@@ -139,12 +140,7 @@ class HeldOut:
 
     def images(self) -> NDArray[np.float32]:
         """float32 `[N, C, H, W]` in the teacher's input range."""
-        return pixels(self.codes, self.low, self.high)
-
-
-def pixels(codes: NDArray[np.uint8], low: float, high: float) -> NDArray[np.float32]:
-    """Stored images as float32 between low and high."""
-    return (low + codes.astype(np.float32) * np.float32((high - low) / 255)).astype(np.float32)
+        return from_codes(self.codes, self.low, self.high)
 
 
 @contextmanager

@@ -16,8 +16,9 @@ from pathlib import Path
 
 import numpy as np
 
+from edgekd.codes import from_codes
 from edgekd.errors import BadRun, EdgekdError, OutOfQueries
-from edgekd.teachers.source import Codes, Floats, Source, checked, pixels
+from edgekd.teachers.source import Codes, Floats, Source, checked
 
 _TABLES = """
 CREATE TABLE IF NOT EXISTS spent (teacher TEXT PRIMARY KEY, samples INTEGER NOT NULL);
@@ -62,7 +63,8 @@ class Ledger:
         for start in range(0, len(fresh), source.batch):
             part = fresh[start : start + source.batch]
             self.spend(source, len(part))
-            images = pixels(codes[[places[question] for question in part]], source.spec)
+            chosen = codes[[places[question] for question in part]]
+            images = from_codes(chosen, source.spec.low, source.spec.high)
             answered = source.ask(images, partial(self.spend, source))
             answered = checked(answered, len(part), sizes, source.spec.name)
             self._keep(part, answered)

@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edgekd import inference
+from edgekd.codes import from_codes
 from edgekd.errors import BadModel, EdgekdError
 from edgekd.tasks import KINDS, Task, choices, settled
 from edgekd.teachers.pixels import NOTHING_DONE, Stated, image_layout, image_shape, pixel_values
@@ -164,19 +165,13 @@ def tried(
     return learned, len(images)
 
 
-def pixels(codes: Codes, spec: Interface) -> Floats:
-    """float32 images of 8-bit codes: 0 is the low end of the range, 255 the high end."""
-    step = np.float32((spec.high - spec.low) / 255)
-    return (np.float32(spec.low) + codes.astype(np.float32) * step).astype(np.float32)
-
-
 def probes(spec: Interface) -> Floats:
     """Four images to try a source on: black, white, and noise twice; always the same."""
     random = np.random.default_rng(0)
     shape = (4, spec.channels, spec.height, spec.width)
     codes = random.integers(0, 256, shape, dtype=np.uint8)
     codes[0], codes[1] = 0, 255
-    return pixels(codes, spec)
+    return from_codes(codes, spec.low, spec.high)
 
 
 def checked(answer: NDArray[np.generic], count: int, sizes: Sizes | None, name: object, layout: str = "NCHW") -> Floats:
