@@ -21,7 +21,8 @@ from edgekd import __version__
 from edgekd.config import DistillSettings
 from edgekd.errors import BadRun
 from edgekd.networks import choose_student, generator_of, parameters, student_of
-from edgekd.run_folder import SCHEMA, RunFolder, atomic
+from edgekd.run_folder import RunFolder, atomic
+from edgekd.run_record import SCHEMA
 from edgekd.teachers.open import Known, Opened
 
 UNBOUND = ("max_queries",)

@@ -25,21 +25,20 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from shlex import quote
-from typing import IO, Annotated, Any, Literal
+from typing import IO, Any
 from zipfile import BadZipFile
 
 import numpy as np
 from numpy.typing import NDArray
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import ValidationError
 
 from edgekd import onnx_file
 from edgekd.codes import from_codes
 from edgekd.errors import BadModel, BadRun, EdgekdError
-from edgekd.tasks import KINDS, TASKS, Task
+from edgekd.run_record import SCHEMA, Layout, RunRecord
+from edgekd.tasks import TASKS, Task
 
-SCHEMA = "edgekd.run/1"
 RUNS = Path("runs")
-Layout = Literal["NCHW", "NHWC"]
 
 
 @contextmanager
@@ -153,69 +152,6 @@ def _arrays(path: Path, what: str) -> Iterator[Any]:
         raise BadRun(f"no usable {what}: {error}", where=path) from error
 
 
-Count = Annotated[int, Field(ge=1)]
-Sides = Annotated[list[Count], Field(min_length=2, max_length=2)]
-
-
-class _Facts(BaseModel):
-    """Keys of run.json that later stages rely on; it may hold others."""
-
-    model_config = ConfigDict(strict=True, allow_inf_nan=False)
-
-
-class _Teacher(_Facts):
-    path: str
-    sha256: str
-    bytes: Count | None  # none where the teacher is no file
-    parameters: int | None
-    input_name: str
-    channels: Count
-    height: Count
-    width: Count
-    layout: Layout
-    classes: Count
-    grid: Sides | None = None  # h, w of an answer per pixel
-    low: float
-    high: float
-    mean: list[float] | None
-    std: list[float] | None
-    task: Task = "classes"
-
-    @model_validator(mode="after")
-    def _pixels_have_a_grid(self) -> _Teacher:
-        if KINDS[self.task].grid != (self.grid is not None):
-            raise ValueError(f"task {self.task} and grid {self.grid} do not belong together")
-        return self
-
-
-class _Student(_Facts):
-    name: str
-    width: float
-
-
-class _Generator(_Facts):
-    latent: Count
-    width: Count
-
-
-class _Recipe(_Facts):
-    prior_share: Annotated[float, Field(ge=0, lt=1)] = 0.0
-
-
-class _Settings(_Facts):
-    seed: int
-    recipe: _Recipe = _Recipe()
-
-
-class _Run(_Facts):
-    started: str
-    state: str
-    teacher: _Teacher
-    student: _Student
-    generator: _Generator
-    settings: _Settings
-
-
 class RunFolder:
     """One run on disk. Paths only; nothing is read before it is asked for."""
 
@@ -250,7 +186,7 @@ class RunFolder:
         if record.get("schema") != SCHEMA:
             raise BadRun(f"schema {record.get('schema')!r} is not {SCHEMA}", where=self.record_file)
         try:
-            _Run.model_validate(record)
+            RunRecord.model_validate(record)
         except ValidationError as error:
             wrong = ", ".join(f"{'.'.join(map(str, e['loc']))}: {e['msg']}" for e in error.errors())
             raise BadRun(f"damaged ({wrong})", where=self.record_file, hint="distill again") from error

@@ -1,0 +1,82 @@
+"""What later stages rely on in a run's record, run.json, and what its values may be.
+
+It reads and writes no file: `run_folder` does; and it does not make a record: `provenance` does.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+from edgekd.tasks import KINDS, Task
+
+SCHEMA = "edgekd.run/1"
+Layout = Literal["NCHW", "NHWC"]
+_Count = Annotated[int, Field(ge=1)]
+_Sides = Annotated[list[_Count], Field(min_length=2, max_length=2)]
+
+
+class _Facts(BaseModel):
+    """Keys of run.json that later stages rely on; it may hold others."""
+
+    model_config = ConfigDict(strict=True, allow_inf_nan=False)
+
+
+class _Teacher(_Facts):
+    path: str
+    sha256: str
+    bytes: _Count | None  # none where the teacher is no file
+    parameters: int | None
+    input_name: str
+    channels: _Count
+    height: _Count
+    width: _Count
+    layout: Layout
+    classes: _Count
+    grid: _Sides | None = None  # h, w of an answer per pixel
+    low: float
+    high: float
+    mean: list[float] | None
+    std: list[float] | None
+    task: Task = "classes"
+
+    @model_validator(mode="after")
+    def _pixels_have_a_grid(self) -> _Teacher:
+        if KINDS[self.task].grid != (self.grid is not None):
+            raise ValueError(f"task {self.task} and grid {self.grid} do not belong together")
+        return self
+
+
+class _Student(_Facts):
+    name: str
+    width: float
+
+
+class _Generator(_Facts):
+    latent: _Count
+    width: _Count
+
+
+class _Recipe(_Facts):
+    prior_share: Annotated[float, Field(ge=0, lt=1)] = 0.0
+
+
+class _Settings(_Facts):
+    seed: int
+    recipe: _Recipe = _Recipe()
+
+
+class RunRecord(_Facts):
+    """What later stages rely on in a record of schema `edgekd.run/1`; the teacher's height and width are in pixels.
+
+    Raises:
+        ValidationError: something is missing or of another type.
+    """
+
+    started: str
+    state: str
+    teacher: _Teacher
+    student: _Student
+    generator: _Generator
+    settings: _Settings
