@@ -48,6 +48,9 @@ class Recipe(Record):
     statistics: float = Field(
         ge=0, description="distance of batch to running statistics (after DeepInversion), or their prior where folded"
     )
+    momentum: float = Field(
+        default=0.0, ge=0, lt=1, description="share of earlier rounds in the batch statistics (Fast-Datafree)"
+    )
     adversary: float = Field(ge=0, description="reward for samples on which student and teacher differ (DFAD)")
     temperature: float = Field(gt=0, description="T of the student's Kullback-Leibler loss")
     generator_batch: int = Field(ge=2)
@@ -60,12 +63,33 @@ class Recipe(Record):
     prior_share: float = Field(ge=0, lt=1, description="their share of every student batch")
     latent: int = Field(ge=1)
     generator_width: int = Field(ge=1)
-    soft_output: bool = Field(description="normalize before the generator's tanh, so that it shades (DAFL does not)")
+    output: Literal["tanh", "soft", "sigmoid"] = Field(
+        description="the generator's last layer: DAFL's tanh, one normalized before so that it shades, NAYER's sigmoid"
+    )
+    noisy: bool = Field(
+        default=False, description="latent vectors are labels sent through a layer re-drawn each round (NAYER)"
+    )
+    generator_life: int = Field(default=0, ge=0, description="rounds after which the generator begins anew; 0: never")
+    keep: Literal["every", "best"] = Field(
+        default="every", description="which of a round's generated batches go into the bank"
+    )
+    shift: int = Field(
+        default=0, ge=0, description="pixels by which images are moved before they are shown; the teacher is asked"
+    )
+    mirror: bool = Field(
+        default=False, description="half of the images are mirrored before they are shown; the teacher is asked"
+    )
+    warm_up: float = Field(
+        default=0.0, ge=0, lt=1, description="share of the run with neither adversary nor student steps"
+    )
+    frozen_student: bool = Field(
+        default=False, description="its batch-norm keeps running statistics while the generator learns"
+    )
     generator_rate: float = Field(gt=0)
     generator_beta: float = Field(ge=0, lt=1, description="first moment of the generator's Adam")
-    student_optimizer: Literal["adam", "muon"]
+    student_optimizer: Literal["adam", "muon", "sgd"]
     student_rate: float = Field(gt=0)
-    anneal: bool = Field(description="cosine decay of both learning rates to zero over the run")
+    anneal: Literal["none", "student", "both"] = Field(description="learning rates that fall to zero, as a half cosine")
 
     @model_validator(mode="after")
     def _student_has_a_diet(self) -> Recipe:

@@ -206,14 +206,13 @@ def _loop(
     saved, pause = time.monotonic(), checkpoint_seconds
     ledger.begin_rounds()
     while ((fraction := clock.fraction()) < 1 or not training.step) and ledger.affords_a_round():
-        training.set_rates(fraction)
-        terms: dict[str, float] = {}
-        for _ in range(recipe.generator_steps):
-            images, logits, terms = training.generator_step()
-            fresh = training.keep(images, logits)
-        for _ in range(recipe.student_steps):
-            batch = fresh if recipe.share_batch else training.diet()
+        training.begin_round(fraction)
+        images, logits, terms = training.generator_round(clock.expired)
+        for _ in range(0 if training.warming_up else recipe.student_steps):
+            batch = (images, logits) if recipe.share_batch else training.diet()
             terms |= training.student_step(*batch)
+            if clock.expired():
+                break
         training.step += 1
         training.seconds = clock.seconds()
         journal.note(terms, clock.fraction())
@@ -261,6 +260,10 @@ class _Clock:
             return self.training.step / self.settings.steps
         assert self.settings.minutes is not None
         return self.seconds() / (60 * self.settings.minutes)
+
+    def expired(self) -> bool:
+        """Whether the time of a run by the clock is up; one by steps ends between rounds."""
+        return self.fraction() >= 1
 
 
 class _Journal:

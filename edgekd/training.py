@@ -10,6 +10,7 @@ import io
 import math
 import sys
 from collections.abc import Callable, Iterable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +25,7 @@ from edgekd.objectives import Objective
 from edgekd.run_folder import atomic
 from edgekd.synthesis import evolution, priors, questions
 from edgekd.synthesis.bank import Bank
+from edgekd.synthesis.motion import moved
 from edgekd.teachers import Answer, Teacher
 from edgekd.teachers.codes import rounded
 
@@ -34,8 +36,9 @@ BANK_BYTES = 2**30
 PART, DRAWN = 256, 4
 """Procedural images are asked about 256 at a time; one in four is drawn, the others are bred."""
 _M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3  # malloc.h
-OPTIMIZERS: dict[str, Callable[[Iterable[nn.Parameter], float], torch.optim.Adam | Muon]] = {
+OPTIMIZERS: dict[str, Callable[[Iterable[nn.Parameter], float], torch.optim.Optimizer | Muon]] = {
     "adam": torch.optim.Adam,
+    "sgd": partial(torch.optim.SGD, momentum=0.9, weight_decay=1e-4),
     "muon": Muon,
 }
 
@@ -94,7 +97,7 @@ class Training:
         most = max(recipe.student_batch, BANK_BYTES // size)
         sizes = min(recipe.bank, most), min(recipe.prior, most), min(HELD_OUT, most)
         self.bank, self.prior, self.held_out = (Bank(n, shape, spec.answer_shape, spec.low, spec.high) for n in sizes)
-        self.step, self.seconds, self.images_seen = 0, 0.0, 0
+        self.step, self.seconds, self.images_seen, self.warming_up = 0, 0.0, 0, False
         self.autocast = torch.autocast("cpu", torch.bfloat16, enabled=bfloat16_is_fast())
 
     def ask_about_prior(self) -> bool:
@@ -116,6 +119,40 @@ class Training:
             self.prior.add(images, mean_logits([teacher(images) for teacher in self.teachers]))
         return True
 
+    def begin_round(self, fraction: float) -> None:
+        """What depends on the fraction of the run that is done, and what does not outlive a round."""
+        recipe = self.recipe
+        self.warming_up = fraction < recipe.warm_up
+        learned = max(0.0, fraction - recipe.warm_up) / (1 - recipe.warm_up)
+        _set_rate(self.generator_optimizer, recipe.generator_rate, fraction if recipe.anneal == "both" else 0.0)
+        _set_rate(self.student_optimizer, recipe.student_rate, 0.0 if recipe.anneal == "none" else learned)
+        reborn = bool(self.step and recipe.generator_life) and self.step % recipe.generator_life == 0
+        if reborn:
+            self.generator.reset()
+        if self.generator.latents.renew() or reborn:
+            self.generator_optimizer.state.clear()
+
+    def generator_round(self, expired: Callable[[], bool]) -> tuple[Tensor, Tensor, dict[str, float]]:
+        """The generator's updates of one round; keeps every batch it made, or the one of least loss.
+
+        Args:
+            expired: whether the run's time is up: a round may be long.
+
+        Returns:
+            The images and logits kept last, and the loss terms of the last update.
+        """
+        chosen, least = None, math.inf
+        for _ in range(self.recipe.generator_steps):
+            images, logits, terms = self.generator_step()
+            if self.recipe.keep == "every":
+                kept = self.keep(images, logits)
+            elif chosen is None or sum(terms.values()) < least:
+                chosen, least = (images, logits), sum(terms.values())
+            if expired():
+                break
+        self.objective.end_round()
+        return *(kept if chosen is None else self.keep(*chosen)), terms
+
     def generator_step(self) -> tuple[Tensor, Tensor, dict[str, float]]:
         """One update of the generator.
 
@@ -123,17 +160,29 @@ class Training:
             The images `[N, C, H, W]` it made before the update, the teachers' mean logits, and the loss terms.
         """
         with self.autocast:
-            images = self.generator(torch.randn(self.recipe.generator_batch, self.recipe.latent))
-            images = _ready(rounded(images, self.low, self.high))
+            latents, labels = self.generator.latents()
+            images = self._moved(rounded(self.generator(latents), self.low, self.high))
             answers = [teacher(images) for teacher in self.teachers]
-            student = self.student(images).float() if self.objective.watches_student else None
-        terms = self.objective.generator_terms(answers, student)
+            student = self._watched(images)
+        terms = self.objective.generator_terms(answers, student, labels)
         parameters = list(self.generator.parameters())
         # Only the generator's gradients are asked for: a plain backward would compute the student's, to no use.
         for parameter, gradient in zip(parameters, torch.autograd.grad(_total(terms), parameters), strict=True):
             parameter.grad = gradient
         self.generator_optimizer.step()
         return images.detach(), mean_logits(answers).detach(), _values(terms)
+
+    def _watched(self, images: Tensor) -> Tensor | None:
+        """The student's logits, where the generator's terms read them."""
+        if self.warming_up or not self.objective.watches_student:
+            return None
+        self.student.train(not self.recipe.frozen_student)
+        logits: Tensor = self.student(images).float()
+        self.student.train()
+        return logits
+
+    def _moved(self, images: Tensor) -> Tensor:
+        return _ready(moved(images, self.recipe.shift, self.recipe.mirror, self.low))
 
     def student_step(self, images: Tensor, logits: Tensor) -> dict[str, float]:
         """One update of the student on images `[N, C, H, W]` and the teachers' logits; the loss terms."""
@@ -155,23 +204,20 @@ class Training:
         return images[aside:], logits[aside:]
 
     def diet(self) -> tuple[Tensor, Tensor]:
-        """A student batch out of the bank and the procedural images, with the teachers' stored answers."""
+        """A student batch out of the bank and the procedural images, with the teachers' answers.
+
+        Those are the stored ones, unless the recipe moves images.
+        """
         from_prior = round(self.recipe.student_batch * self.recipe.prior_share)
         images, logits = self.bank.draw(self.recipe.student_batch - from_prior)
-        if not from_prior:
+        if from_prior:
+            more, their = self.prior.draw(from_prior)
+            images, logits = torch.cat([images, more]), torch.cat([logits, their])
+        if not (self.recipe.shift or self.recipe.mirror):
             return images, logits
-        more, their = self.prior.draw(from_prior)
-        return torch.cat([images, more]), torch.cat([logits, their])
-
-    def set_rates(self, fraction: float) -> None:
-        """Learning rates at a fraction of the run: a half cosine to zero, or constant."""
-        factor = (1 + math.cos(math.pi * min(fraction, 1.0))) / 2 if self.recipe.anneal else 1.0
-        for optimizer, rate in (
-            (self.generator_optimizer, self.recipe.generator_rate),
-            (self.student_optimizer, self.recipe.student_rate),
-        ):
-            for group in optimizer.param_groups:
-                group["lr"] = rate * factor * group.get("share", 1.0)
+        images = self._moved(images)
+        with torch.no_grad(), self.autocast:
+            return images, mean_logits([teacher(images) for teacher in self.teachers])
 
     def save(self, path: Path) -> None:
         """Write the whole state, atomically."""
@@ -200,8 +246,15 @@ class Training:
             raise BadRun("the checkpoint is damaged or does not fit this run", where=path, hint=hint) from error
 
 
-_PARTS = ("student", "generator", "student_optimizer", "generator_optimizer", "bank", "prior", "held_out")
+_PARTS = ("student", "generator", "student_optimizer", "generator_optimizer", "objective", "bank", "prior", "held_out")
 _COUNTERS = ("step", "seconds", "images_seen")
+
+
+def _set_rate(optimizer: torch.optim.Optimizer | Muon, rate: float, fraction: float) -> None:
+    """The learning rate at a fraction of its half cosine from `rate` to zero."""
+    factor = (1 + math.cos(math.pi * min(fraction, 1.0))) / 2
+    for group in optimizer.param_groups:
+        group["lr"] = rate * factor * group.get("share", 1.0)
 
 
 def _ready(images: Tensor) -> Tensor:

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 
 from edgekd.errors import BadRun, BadSetting, UnknownName
 from edgekd.networks.generators import Generator
+from edgekd.networks.latents import GaussianLatents, NoisyLatents
 from edgekd.networks.students import LeNet5, MobileNetV3Small, ResNet
 from edgekd.networks.unet import Grid, UNet
 from edgekd.user_code import working_directory_on_path
@@ -183,12 +184,22 @@ def student_of(record: Mapping[str, Any]) -> Standardized:
 
 
 def generator_of(record: Mapping[str, Any]) -> Generator:
-    """The generator that a run's record describes, with fresh weights."""
+    """The generator that a run's record describes, with fresh weights.
+
+    Raises:
+        BadSetting: it is to make images of wanted classes, and the teacher does not answer classes.
+    """
     teacher, generator = record["teacher"], record["generator"]
     mean, std = standardization(teacher)
     shape = (teacher["channels"], teacher["height"], teacher["width"])
-    others = {"low": teacher["low"], "high": teacher["high"], "soft_output": generator.get("soft_output", False)}
-    return Generator(generator["latent"], shape, generator["width"], mean=mean, std=std, **others)
+    length, count = generator["latent"], generator.get("batch", 1)
+    noisy = generator.get("noisy", False)
+    if noisy and teacher["task"] != "classes":
+        allowed = "teachers of classes; for others noisy=false"
+        raise BadSetting(f"the teacher's task is {teacher['task']}", where="recipe: noisy", allowed=allowed)
+    latents = NoisyLatents(length, teacher["classes"], count) if noisy else GaussianLatents(length, count)
+    others = {"low": teacher["low"], "high": teacher["high"], "output": generator.get("output", "soft")}
+    return Generator(latents, shape, generator["width"], mean=mean, std=std, **others)
 
 
 def load_student(record: Mapping[str, Any], weights: Path, *, trust_factory: bool = False) -> Standardized:

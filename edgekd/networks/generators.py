@@ -8,10 +8,15 @@ from __future__ import annotations
 import itertools
 import math
 from collections.abc import Sequence
+from typing import Literal
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
+
+from edgekd.networks.latents import GaussianLatents, NoisyLatents
+
+Output = Literal["tanh", "soft", "sigmoid"]
 
 
 class Generator(nn.Module):
@@ -23,16 +28,18 @@ class Generator(nn.Module):
     to [low, high], so that it also suits teachers that normalize inside their graph.
 
     Args:
-        latent: length z of the latent vectors.
+        latents: where latent vectors of length z come from in training; an exported generator is given them.
         shape: channels, height, width of an image.
         width: maps before the last convolution; the published generator has 64.
         mean, std: per channel, in the units of [low, high].
         low, high: the range of the teacher's input.
+        output: "tanh" as above; "soft", which normalizes before the tanh as well, so that it shades; or "sigmoid" from
+            low to high and no normalization (NAYER).
     """
 
     def __init__(
         self,
-        latent: int,
+        latents: GaussianLatents | NoisyLatents,
         shape: tuple[int, int, int],
         width: int,
         *,
@@ -40,21 +47,22 @@ class Generator(nn.Module):
         std: Sequence[float],
         low: float,
         high: float,
-        soft_output: bool = False,
+        output: Output = "tanh",
     ) -> None:
         super().__init__()
         channels, *size = shape
         doublings = max(2, round(math.log2(min(size) / 8)))
-        self.latent, self.low, self.high = latent, low, high
+        self.latents, self.latent = latents, latents.length
+        self.low, self.high, self.output = low, high, output
         self.sizes = [tuple(math.ceil(side / 2**step) for side in size) for step in range(doublings, -1, -1)]
         widths = [2 * width] * doublings + [width]
-        self.dense = nn.Linear(latent, widths[0] * math.prod(self.sizes[0]))
+        self.dense = nn.Linear(self.latent, widths[0] * math.prod(self.sizes[0]))
         # 0.8 is what the authors' code passes as eps; the paper does not tell, and it matters for training.
         self.first_norm = nn.BatchNorm2d(widths[0])
         self.convolutions = nn.ModuleList(nn.Conv2d(a, b, 3, 1, 1) for a, b in itertools.pairwise(widths))
         self.norms = nn.ModuleList(nn.BatchNorm2d(b, eps=0.8) for b in widths[1:])
         self.to_image = nn.Conv2d(widths[-1], channels, 3, 1, 1)
-        self.before_tanh = nn.BatchNorm2d(channels, affine=False) if soft_output else nn.Identity()
+        self.before_tanh = nn.BatchNorm2d(channels, affine=False) if output == "soft" else nn.Identity()
         self.standardize = nn.BatchNorm2d(channels, affine=False)
         self.register_buffer("mean", torch.tensor(list(mean)).reshape(1, -1, 1, 1))
         self.register_buffer("std", torch.tensor(list(std)).reshape(1, -1, 1, 1))
@@ -66,6 +74,16 @@ class Generator(nn.Module):
         for convolution, norm, size in zip(self.convolutions, self.norms, self.sizes[1:], strict=True):
             out = functional.interpolate(out, size=size, mode="nearest")
             out = functional.leaky_relu(norm(convolution(out)), 0.2)
-        out = self.standardize(torch.tanh(self.before_tanh(self.to_image(out).float())))
+        out = self.to_image(out).float()
+        if self.output == "sigmoid":
+            return self.low + (self.high - self.low) * torch.sigmoid(out)
+        out = self.standardize(torch.tanh(self.before_tanh(out)))
         images: Tensor = self.get_buffer("mean") + self.get_buffer("std") * out
         return images.clamp(self.low, self.high)
+
+    def reset(self) -> None:
+        """Forget everything: all weights are drawn anew."""
+        for module in self.modules():
+            if isinstance(module, nn.Linear | nn.Conv2d | nn.BatchNorm1d | nn.BatchNorm2d):
+                module.reset_parameters()
+        self.latents.renew()

@@ -6,6 +6,7 @@ Each weight is set in the recipe; the published method is the one whose added we
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -32,19 +33,22 @@ class Dafl:
         others = (recipe.one_hot, recipe.activation, recipe.entropy, recipe.adversary)
         if not any((*others, recipe.statistics)):
             raise BadSetting("every weight of the generator's loss is zero", where=f"recipe: {', '.join(_WEIGHTS)}")
+        if recipe.momentum:
+            raise BadSetting("this method has none", where="recipe: momentum", allowed="0")
         needs = {Signal.FEATURES: recipe.activation > 0, Signal.STATISTICS: not any(others)}
         self.needs = frozenset({Signal.GRADIENT} | {signal for signal, needed in needs.items() if needed})
         self.watches_student = recipe.adversary > 0
 
-    def generator_terms(self, answers: Sequence[Answer], student: Tensor | None) -> Terms:
+    def generator_terms(self, answers: Sequence[Answer], student: Tensor | None, labels: Tensor | None = None) -> Terms:
         """Weighted terms for the generator: each the mean over teachers.
 
         Args:
             answers: one per teacher, with gradients to the generated images.
             student: the student's logits `[N, K]` for the same images, or None when nothing reads them.
+            labels: `[N]`, the classes that were wanted, or None where the teacher's own choice stands in for them.
         """
         weighted: dict[str, tuple[float, Callable[[Answer], Tensor]]] = {
-            "one_hot": (self.recipe.one_hot, lambda a: losses.one_hot(self._rows(a.logits))),
+            "one_hot": (self.recipe.one_hot, lambda a: losses.one_hot(self._rows(a.logits), labels)),
             "activation": (self.recipe.activation, lambda a: losses.activation(_features(a))),
             "entropy": (self.recipe.entropy, lambda a: questions.entropy(a.logits, self.task)),
             "statistics": (self.recipe.statistics, _statistics),
@@ -64,6 +68,16 @@ class Dafl:
         """Weighted terms for the student: `[N, K]` logits of its own and of its teachers' mean."""
         rows = self._rows(student), self._rows(teacher)
         return {"soft_labels": losses.soft_labels(*rows, self.recipe.temperature)}
+
+    def end_round(self) -> None:
+        """Nothing outlives a round."""
+
+    def state_dict(self) -> dict[str, Any]:
+        """Nothing a checkpoint needs."""
+        return {}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Take up nothing."""
 
     def _rows(self, logits: Tensor) -> Tensor:
         return questions.rows(logits, self.task)

@@ -18,9 +18,9 @@ EPSILON = 1e-5
 """Added to variances, as batch normalization does: a channel that is always the same is not worth more than that."""
 
 
-def one_hot(logits: Tensor) -> Tensor:
-    """L_oh of DAFL (eq. 2): cross-entropy of `[N, K]` logits to their own arg-max."""
-    return functional.cross_entropy(logits, logits.argmax(dim=1))
+def one_hot(logits: Tensor, labels: Tensor | None = None) -> Tensor:
+    """L_oh of DAFL (eq. 2): cross-entropy of `[N, K]` logits to their own arg-max, or to the labels wanted."""
+    return functional.cross_entropy(logits, logits.argmax(dim=1) if labels is None else labels)
 
 
 def activation(features: Tensor) -> Tensor:
@@ -53,6 +53,20 @@ def statistics(layers: Sequence[Statistics]) -> Tensor:
     return torch.stack(terms).sum()
 
 
+def raw_statistics(layers: Sequence[Statistics], seen: Sequence[Moments]) -> Tensor:
+    """||mean - running mean||_2 + ||variance - running variance||_2, summed over layers (DeepInversion, eq. 4).
+
+    Args:
+        layers: hold the running statistics.
+        seen: what is compared with them, of the batch or of several.
+    """
+    terms = []
+    for layer, moments in zip(layers, seen, strict=True):
+        terms.append(torch.linalg.vector_norm(moments.mean - layer.running_mean))
+        terms.append(torch.linalg.vector_norm(moments.variance - layer.running_variance))
+    return torch.stack(terms).sum()
+
+
 def statistics_prior(layers: Sequence[Moments]) -> Tensor:
     """What batch normalization implies once it is folded away, summed over layers: a prior that knows no scale.
 
@@ -77,6 +91,17 @@ def disagreement(student: Tensor, teacher: Tensor) -> Tensor:
     Centring leaves the softmax as it is and keeps a common offset from counting as disagreement.
     """
     return -(centred(student) - centred(teacher)).abs().mean()
+
+
+def agreed_disagreement(student: Tensor, teacher: Tensor) -> Tensor:
+    """Minus the Kullback-Leibler divergence of `[N, K]` logits where both choose one class, else 0; mean over N.
+
+    The "decision adversarial distillation" of Fast-Datafree and NAYER: what the student has wrong is not asked for.
+    """
+    agreed = student.argmax(dim=1) == teacher.argmax(dim=1)
+    target, given = teacher.log_softmax(dim=1), student.log_softmax(dim=1)
+    divergence = functional.kl_div(given, target, reduction="none", log_target=True).sum(dim=1)
+    return -(divergence * agreed).mean()
 
 
 def centred(logits: Tensor) -> Tensor:

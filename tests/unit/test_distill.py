@@ -81,13 +81,55 @@ def test_the_published_method_runs_without_a_bank(teacher_file, run):
     assert run.record()["progress"]["images"] == 2 * 15
 
 
+SHORT_ROUNDS = {"generator_steps": 3, "student_steps": 4, "latent": 8, "generator_width": 4, "bank": 64} | {
+    **{"generator_batch": 10, "student_batch": 16, "generator_life": 2, "warm_up": 0.3},
+}
+
+
+def test_a_method_of_long_rounds_resumes_to_the_same_bits(teacher_file, tmp_path, monkeypatch):
+    """NAYER's: a noisy layer, the best of a round's batches, a generator that is born again, images that move."""
+    chosen = resolve_settings({"method": "nayer-style", "steps": 6, "threads": 1, "recipe": SHORT_ROUNDS})
+    whole, parts = RunFolder(tmp_path / "whole"), RunFolder(tmp_path / "parts")
+    distill(teacher_file, chosen, whole)
+    assert whole.record()["progress"]["images"] == 4 * 4 * 16  # two of six rounds warm up
+    assert len(whole.held_out().codes) == 6  # of the one batch that a round keeps
+    interrupted(teacher_file, parts, 3, monkeypatch, chosen)
+    distill(teacher_file, chosen, parts, resume=True)
+    assert weights(parts) == weights(whole)
+
+
+def test_the_best_of_a_round_s_batches_is_kept(teacher_file, run, monkeypatch):
+    made, kept = [], []
+    step, keep = Training.generator_step, Training.keep
+    monkeypatch.setattr(Training, "generator_step", lambda self: made.append(step(self)) or made[-1])
+    monkeypatch.setattr(Training, "keep", lambda self, *batch: kept.append(batch) or keep(self, *batch))
+    distill(teacher_file, resolve_settings({"method": "nayer-style", "steps": 2, "recipe": SHORT_ROUNDS}), run)
+    best = [min(made[i : i + 3], key=lambda batch: sum(batch[2].values())) for i in (0, 3)]
+    assert [batch[0] is images for batch, (images, _) in zip(best, kept, strict=True)] == [True, True]
+
+
+def test_time_that_is_up_ends_a_long_round(teacher_file, run):
+    recipe = SHORT_ROUNDS | {"generator_steps": 10**9, "warm_up": 0.0}
+    distill(teacher_file, resolve_settings({"method": "nayer-style", "minutes": 0.02, "recipe": recipe}), run)
+    assert run.record()["state"] == "finished"
+
+
+def test_wanted_classes_need_a_teacher_of_classes(tmp_path, run):
+    onnx.save(classifier(columns=1, ending="Sigmoid"), tmp_path / "binary.onnx")
+    with pytest.raises(BadSetting, match=r"the teacher's task is binary"):
+        distill(tmp_path / "binary.onnx", settings(recipe={"noisy": True}), run)
+    assert not run.path.exists()
+
+
 def weights(run: RunFolder) -> bytes:
     """What a run leaves behind for later stages, byte by byte."""
     files = (run.student_weights, run.generator_weights, run.held_out_file, run.procedural_file)
     return b"".join(file.read_bytes() for file in files if file.is_file())
 
 
-def interrupted(teacher: Path, run: RunFolder, at: int, monkeypatch: pytest.MonkeyPatch) -> None:
+def interrupted(
+    teacher: Path, run: RunFolder, at: int, monkeypatch: pytest.MonkeyPatch, chosen: DistillSettings | None = None
+) -> None:
     """Send Ctrl-C in the middle of round `at`, between the generator's step and the student's."""
     real = Training.keep
 
@@ -99,7 +141,7 @@ def interrupted(teacher: Path, run: RunFolder, at: int, monkeypatch: pytest.Monk
     with monkeypatch.context() as patch:
         patch.setattr(Training, "keep", keep)
         with pytest.raises(KeyboardInterrupt):
-            distill(teacher, settings(), run)
+            distill(teacher, chosen or settings(), run)
 
 
 def test_an_interrupted_run_resumes_to_the_same_bits(teacher_file, tmp_path, monkeypatch):

@@ -10,6 +10,7 @@ from torch.nn import functional
 from edgekd import networks
 from edgekd.errors import BadSetting, UnknownName
 from edgekd.networks.generators import Generator
+from edgekd.networks.latents import GaussianLatents, NoisyLatents
 from edgekd.networks.students import ResidualBlock
 
 
@@ -76,8 +77,10 @@ def test_a_factory_is_found_in_the_working_directory(tmp_path, monkeypatch):
 
 @pytest.mark.parametrize("shape", [(1, 28, 28), (3, 32, 32), (3, 50, 37), (3, 128, 128)])
 def test_generated_images_have_the_shape_and_stay_in_range(shape):
-    generator = Generator(16, shape, 8, mean=[0.3] * shape[0], std=[0.4] * shape[0], low=0.0, high=1.0)
-    images = generator(torch.randn(32, 16))
+    generator = Generator(
+        GaussianLatents(16, 32), shape, 8, mean=[0.3] * shape[0], std=[0.4] * shape[0], low=0.0, high=1.0
+    )
+    images = generator(generator.latents()[0])
     assert images.shape == (32, *shape)
     assert images.min() >= 0.0
     assert images.max() <= 1.0
@@ -86,7 +89,7 @@ def test_generated_images_have_the_shape_and_stay_in_range(shape):
 
 def test_the_published_generator_for_mnist():
     """Dense 100 -> 8192, convolutions 128-128-64-1, their norms (DAFL-train.py, 32x32, z = 100)."""
-    generator = Generator(100, (1, 32, 32), 64, mean=[0.0], std=[1.0], low=-3.0, high=3.0)
+    generator = Generator(GaussianLatents(100, 512), (1, 32, 32), 64, mean=[0.0], std=[1.0], low=-3.0, high=3.0)
     expected = (
         100 * 8192 + 8192 + 2 * 128 + (128 * 128 * 9 + 128) + 2 * 128 + (128 * 64 * 9 + 64) + 2 * 64 + (64 * 9 + 1)
     )
@@ -107,3 +110,27 @@ def test_no_student_strides_a_convolution_of_one_pixel_over_few_channels():
         layers = networks.build_student(name, 0.1, (1, 64, 64), 10).modules()
         strided = (m for m in layers if isinstance(m, nn.Conv2d) and m.kernel_size == (1, 1) and m.stride != (1, 1))
         assert all(layer.in_channels >= 16 for layer in strided), name
+
+
+def noisy_generator(output: str = "sigmoid") -> Generator:
+    return Generator(NoisyLatents(6, 4, 10), (1, 12, 12), 4, mean=[0.5], std=[0.2], low=-1.0, high=2.0, output=output)
+
+
+def test_a_sigmoid_spans_the_range_of_the_input():
+    generator = noisy_generator()
+    torch.nn.init.constant_(generator.to_image.bias, 50.0)
+    assert generator(torch.randn(5, 6)).min() == 2.0
+    torch.nn.init.constant_(generator.to_image.bias, -50.0)
+    assert generator(torch.randn(5, 6)).max() == -1.0
+
+
+def test_a_reset_generator_remembers_nothing():
+    generator = noisy_generator("soft")
+    before = {
+        name: value.clone() for name, value in generator.named_parameters() if "weight" in name and value.dim() > 1
+    }
+    generator(generator.latents()[0])
+    generator.reset()
+    assert all(not torch.equal(value, before[name]) for name, value in generator.named_parameters() if name in before)
+    assert torch.equal(generator.first_norm.running_mean, torch.zeros(8))
+    assert torch.equal(generator.first_norm.weight, torch.ones(8))
