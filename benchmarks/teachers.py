@@ -1,9 +1,9 @@
-"""Teachers that are hard on the prior for folded batch normalization, trained on Fashion-MNIST.
+"""The teachers of the benchmarks beside the example's, trained here on labelled data.
 
-    python benchmarks/teachers.py NAME… [--folder runs/teachers] [--data ../shared/data/fashion_mnist.npz]
+    python benchmarks/teachers.py NAME… [--folder runs/teachers] [--data ../shared/data]
 
 Writes `NAME.onnx` and `NAME.json` (parameters, epochs, accuracy of the last state on the 10,000 test images). Batch
-normalization is kept where there is some; `benchmarks/folded.py` folds it.
+normalization is kept where there is some; the benchmarks that want it folded fold it.
 """
 
 from __future__ import annotations
@@ -16,16 +16,18 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
+import data
 import numpy as np
 import torch
 from torch import Tensor, nn
 
 from edgekd.networks import parameters
 from edgekd.networks.students import LeNet5, MobileNetV3Small, ResNet
+from edgekd.synthesis.motion import moved
 
 ROOT = Path(__file__).resolve().parent.parent
 sys.path[:0] = [str(ROOT / "examples"), str(ROOT / "tests/conformance")]
-from make_teacher import STAGES, STEM, NormalizedTeacher, accuracy, descent_of, export, train  # noqa: E402
+from make_teacher import STAGES, STEM, NormalizedTeacher, accuracy, descent_of, export, mirrored, train  # noqa: E402
 from nets import Block  # noqa: E402
 
 
@@ -45,47 +47,66 @@ class ViT(nn.Module):
 
 
 @dataclass(frozen=True)
-class Hard:
-    """How a teacher is built and trained, and what makes it hard."""
+class Plan:
+    """How a teacher is built and trained."""
 
     build: Callable[[], nn.Module]
     epochs: int
     descent: Callable[[nn.Module], torch.optim.Optimizer]
-    why: str
+    network: str
     bfloat16: bool = True  # depthwise convolutions and small matrices are faster without it
+    data: str = "fashion_mnist"
+    augment: Callable[[Tensor], Tensor] = mirrored
 
 
 def adam(model: nn.Module) -> torch.optim.Optimizer:
     return torch.optim.AdamW(model.parameters(), lr=2e-3, weight_decay=0.05)
 
 
+def cropped(images: Tensor) -> Tensor:
+    """Moved by up to 4 pixels, and mirrored."""
+    return moved(images, 4, True, 0.0)
+
+
+def still(images: Tensor) -> Tensor:
+    """As they are: a mirrored digit is another one."""
+    return images
+
+
 TEACHERS = {
-    "long": Hard(lambda: ResNet(1, 10, 1.0, STEM, STAGES), 30, descent_of, "residual network, trained for 30 epochs"),
-    "mobile": Hard(
+    "long": Plan(lambda: ResNet(1, 10, 1.0, STEM, STAGES), 30, descent_of, "residual network, trained for 30 epochs"),
+    "mobile": Plan(
         lambda: MobileNetV3Small(1, 10, 0.25, True), 8, adam, "MobileNetV3: depthwise convolutions, Hardswish", False
     ),
-    "lenet": Hard(lambda: LeNet5(1, 10), 20, adam, "LeNet-5, never had batch normalization", False),
-    "vit": Hard(ViT, 8, adam, "vision transformer, layer normalization only", False),
+    "lenet": Plan(lambda: LeNet5(1, 10), 20, adam, "LeNet-5, never had batch normalization", False),
+    "mnist-lenet": Plan(lambda: LeNet5(1, 10), 20, adam, "LeNet-5", False, "mnist", still),
+    "cifar10": Plan(
+        lambda: ResNet(3, 10, 1.0, STEM, STAGES), 30, descent_of, "residual network", True, "cifar10", cropped
+    ),
+    "vit": Plan(ViT, 8, adam, "vision transformer, layer normalization only", False),
 }
 
 
-def make(name: str, images: Tensor, labels: Tensor, test: tuple[np.ndarray, np.ndarray], folder: Path) -> None:
+def make(name: str, folder: Path, shared: Path) -> None:
     """Train one teacher and write its file and its record."""
     torch.manual_seed(0)
-    hard = TEACHERS[name]
-    model = NormalizedTeacher(hard.build(), float(images.mean()), float(images.std()))
-    model = model.to(memory_format=torch.channels_last)
-    path = folder / f"{name}.onnx"
-    export(model, path)  # the exporter may refuse: better now than after training
-    started = time.perf_counter()
-    train(model, images, labels, hard.epochs, hard.descent(model), bfloat16=hard.bfloat16)
-    export(model, path)
+    plan = TEACHERS[name]
+    (pixels, labels), (test_pixels, test_labels) = data.load(plan.data, shared)
+    images = torch.from_numpy(pixels).float() / 255
+    mean, std = images.mean((0, 2, 3), keepdim=True), images.std((0, 2, 3), keepdim=True)
+    model = NormalizedTeacher(plan.build(), mean, std).to(memory_format=torch.channels_last)
+    path, shape = folder / f"{name}.onnx", tuple(images.shape[1:])
+    export(model, path, shape)  # the exporter may refuse: better now than after training
+    started, classes = time.perf_counter(), torch.from_numpy(labels)
+    train(model, images, classes, plan.epochs, plan.descent(model), bfloat16=plan.bfloat16, augment=plan.augment)
+    export(model, path, shape)
     record = {
-        "network": hard.why,
+        "network": plan.network,
+        "data": plan.data,
         "parameters": parameters(model),
-        "epochs": hard.epochs,
+        "epochs": plan.epochs,
         "seconds": round(time.perf_counter() - started),
-        "test_accuracy": accuracy(path, *test),
+        "test_accuracy": accuracy(path, test_pixels.astype(np.float32) / np.float32(255), test_labels),
     }
     path.with_suffix(".json").write_text(json.dumps(record, indent=2) + "\n")
     print(name, json.dumps(record), flush=True)
@@ -95,14 +116,11 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("names", nargs="+", choices=TEACHERS)
     parser.add_argument("--folder", type=Path, default=ROOT / "runs/teachers")
-    parser.add_argument("--data", type=Path, default=ROOT.parent / "shared/data/fashion_mnist.npz")
+    parser.add_argument("--data", type=Path, default=data.SHARED, help="folder of the data sets")
     arguments = parser.parse_args()
     arguments.folder.mkdir(parents=True, exist_ok=True)
-    with np.load(arguments.data, allow_pickle=False) as data:
-        images, labels = torch.from_numpy(data["x_train"]), torch.from_numpy(data["y_train"]).long()
-        test = (data["x_test"].astype(np.float32) / np.float32(255))[:, None], data["y_test"]
     for name in arguments.names:
-        make(name, (images.float() / 255).unsqueeze(1), labels, test, arguments.folder)
+        make(name, arguments.folder, arguments.data)
 
 
 if __name__ == "__main__":

@@ -15,6 +15,7 @@ import hashlib
 import json
 import platform
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -35,17 +36,17 @@ STEM, STAGES = 32, ((64, 1, 2), (128, 1, 2))  # channels, blocks, stride
 class NormalizedTeacher(nn.Module):
     """A network behind the normalization it was trained with, so the file takes pixels in [0, 1]."""
 
-    def __init__(self, network: nn.Module, mean: float, std: float) -> None:
+    def __init__(self, network: nn.Module, mean: float | Tensor, std: float | Tensor) -> None:
         super().__init__()
         self.network = network
-        self.register_buffer("pixel_mean", torch.tensor(mean))
-        self.register_buffer("pixel_std", torch.tensor(std))
+        self.register_buffer("pixel_mean", torch.as_tensor(mean))
+        self.register_buffer("pixel_std", torch.as_tensor(std))
 
     def forward(self, image: Tensor) -> Tensor:
         return self.network((image - self.pixel_mean) / self.pixel_std)
 
 
-def augmented(images: Tensor) -> Tensor:
+def mirrored(images: Tensor) -> Tensor:
     """Each image mirrored with probability one half."""
     return torch.where(torch.rand(len(images), 1, 1, 1) < 0.5, images.flip(3), images)
 
@@ -59,6 +60,7 @@ def train(
     *,
     batch: int = 256,
     bfloat16: bool = True,
+    augment: Callable[[Tensor], Tensor] = mirrored,
 ) -> None:
     """Train with a one-cycle rate up to the optimizer's own; the last state is the result.
 
@@ -71,7 +73,7 @@ def train(
         started = time.perf_counter()
         order = torch.randperm(len(images))
         for index in order.split(batch)[: len(images) // batch]:
-            x = augmented(images[index]).contiguous(memory_format=torch.channels_last)
+            x = augment(images[index]).contiguous(memory_format=torch.channels_last)
             with torch.autocast("cpu", torch.bfloat16, enabled=bfloat16):
                 logits = model(x)
             loss = functional.cross_entropy(logits.float(), labels[index])
@@ -87,11 +89,11 @@ def descent_of(model: nn.Module, rate: float = 0.2) -> torch.optim.Optimizer:
     return torch.optim.SGD(model.parameters(), lr=rate, momentum=0.9, nesterov=True, weight_decay=5e-4)
 
 
-def export(model: nn.Module, path: Path) -> None:
+def export(model: nn.Module, path: Path, shape: tuple[int, ...] = (1, 28, 28)) -> None:
     """Write ONNX without the exporter's optimizer, which would fold BatchNormalization into the convolutions."""
     program = torch.onnx.export(
         copy.deepcopy(model).eval().to(memory_format=torch.contiguous_format),
-        (torch.zeros(2, 1, 28, 28),),
+        (torch.zeros(2, *shape),),
         input_names=["image"],
         output_names=["logits"],
         dynamic_shapes=({0: torch.export.Dim("N", min=1)},),
