@@ -25,7 +25,10 @@ check: $(INSTALLED)
 	$(BIN)/pytest -n 2 -m "not slow" tests/unit
 
 bench: $(INSTALLED)
+	$(BIN)/pip install --quiet --disable-pip-version-check --editable ".[benchmarks]"
 	$(BIN)/python benchmarks/first_light.py
+	$(BIN)/python benchmarks/teachers.py mnist-lenet lenet cifar10 --missing
+	$(BIN)/python benchmarks/distill/run.py
 
 # torch goes first and alone: where the package index has a CPU build, this is the place to ask for it.
 $(INSTALLED): pyproject.toml

@@ -51,3 +51,10 @@ DATA = {"mnist": _grey("mnist"), "fashion_mnist": _grey("fashion_mnist"), "cifar
 def load(name: str, folder: Path = SHARED) -> tuple[Split, Split]:
     """Training and test split of a data set, each uint8 `[N, C, H, W]` and int64 `[N]`."""
     return DATA[name](folder)
+
+
+def write_test(name: str, path: Path, folder: Path = SHARED) -> Path:
+    """The test split as `edgekd eval` takes it."""
+    images, labels = load(name, folder)[1]
+    np.savez(path, images=images, labels=labels)
+    return path

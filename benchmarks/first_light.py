@@ -1,6 +1,6 @@
 """The figures of `make demo`, over three seeds: time, size, latency, agreement, accuracy.
 
-    python benchmarks/first_light.py [--minutes 4] [--data ../shared/data/fashion_mnist.npz]
+    python benchmarks/first_light.py [--minutes 4] [--data ../shared/data]
 
 Runs the command line a person would run, once per seed, and writes `benchmarks/results/first_light.json`. Accuracy is
 measured after each run has ended, on the last state, and chooses nothing. Needs a machine with nothing else to do.
@@ -21,7 +21,7 @@ import time
 from pathlib import Path
 from typing import Any
 
-import numpy as np
+import data
 
 from edgekd.settings import DEFAULT_MINUTES
 
@@ -62,12 +62,6 @@ def one_seed(seed: int, minutes: float, whole_test: Path, folder: Path) -> dict[
         "bench": models,
         "ratios": bench["ratios"],
     }
-
-
-def write_test_images(data: Path, path: Path) -> None:
-    """The 10,000 test images of a `fashion_mnist.npz` as `edgekd eval` takes them."""
-    with np.load(data, allow_pickle=False) as arrays:
-        np.savez(path, images=arrays["x_test"][:, None], labels=arrays["y_test"].astype(np.int64))
 
 
 def accuracies(evaluations: dict[str, Any]) -> dict[str, Any]:
@@ -124,14 +118,14 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--minutes", type=float, default=None)
     parser.add_argument("--seeds", type=int, default=3)
-    parser.add_argument("--data", type=Path, default=ROOT.parent / "shared/data/fashion_mnist.npz")
+    parser.add_argument("--data", type=Path, default=data.SHARED, help="folder of the data sets")
     arguments = parser.parse_args()
     minutes = arguments.minutes or DEFAULT_MINUTES
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
-        write_test_images(arguments.data, folder / "test.npz")
+        whole_test = data.write_test("fashion_mnist", folder / "test.npz", arguments.data)
         load_before = os.getloadavg()
-        runs = [one_seed(seed, minutes, folder / "test.npz", folder) for seed in range(arguments.seeds)]
+        runs = [one_seed(seed, minutes, whole_test, folder) for seed in range(arguments.seeds)]
     record = {
         "schema": "edgekd.benchmark.first_light/1",
         "minutes": minutes,

@@ -1,6 +1,6 @@
 """What folding batch normalization away costs, with the scale-free prior and without any, in equal time.
 
-    python benchmarks/folded.py [TEACHER.onnx…] [--minutes 1.5] [--seeds 3] [--data ../shared/data/fashion_mnist.npz]
+    python benchmarks/folded.py [TEACHER.onnx…] [--minutes 1.5] [--seeds 3] [--data ../shared/data]
 
 Each teacher as it is, where it keeps its BatchNormalization nodes, and after onnxsim, which folds them into the
 convolutions like torch's exporters: with the prior, without it, and with it but without procedural images. Variants
@@ -22,9 +22,10 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
+import data
 import onnx
 import onnxsim
-from first_light import ROOT, TEACHER, edgekd, spread, write_test_images
+from first_light import ROOT, TEACHER, edgekd, spread
 
 from edgekd.teachers.spec import read_spec
 
@@ -75,13 +76,12 @@ def main() -> None:
     parser.add_argument("teachers", nargs="*", type=Path, default=[TEACHER])
     parser.add_argument("--minutes", type=float, default=1.5)
     parser.add_argument("--seeds", type=int, default=3)
-    parser.add_argument("--data", type=Path, default=ROOT.parent / "shared/data/fashion_mnist.npz")
+    parser.add_argument("--data", type=Path, default=data.SHARED, help="folder of the data sets")
     arguments = parser.parse_args()
     known = json.loads(RESULT.read_text()) if RESULT.exists() else {}
     found: dict[str, Any] = known["teachers"] if known.get("schema") == SCHEMA else {}
     with tempfile.TemporaryDirectory() as name:
-        whole_test = Path(name) / "test.npz"
-        write_test_images(arguments.data, whole_test)
+        whole_test = data.write_test("fashion_mnist", Path(name) / "test.npz", arguments.data)
         for teacher in arguments.teachers:
             measured = measure(teacher, arguments.minutes, arguments.seeds, whole_test, Path(name))
             found[teacher.stem] = measured

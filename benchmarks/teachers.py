@@ -1,6 +1,6 @@
 """The teachers of the benchmarks beside the example's, trained here on labelled data.
 
-    python benchmarks/teachers.py NAME… [--folder runs/teachers] [--data ../shared/data]
+    python benchmarks/teachers.py NAME… [--folder runs/teachers] [--data ../shared/data] [--missing]
 
 Writes `NAME.onnx` and `NAME.json` (parameters, epochs, accuracy of the last state on the 10,000 test images). Batch
 normalization is kept where there is some; the benchmarks that want it folded fold it.
@@ -117,9 +117,10 @@ def main() -> None:
     parser.add_argument("names", nargs="+", choices=TEACHERS)
     parser.add_argument("--folder", type=Path, default=ROOT / "runs/teachers")
     parser.add_argument("--data", type=Path, default=data.SHARED, help="folder of the data sets")
+    parser.add_argument("--missing", action="store_true", help="leave alone what was made before")
     arguments = parser.parse_args()
     arguments.folder.mkdir(parents=True, exist_ok=True)
-    for name in arguments.names:
+    for name in (n for n in arguments.names if not (arguments.missing and (arguments.folder / f"{n}.json").exists())):
         make(name, arguments.folder, arguments.data)
 
 

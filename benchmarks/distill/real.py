@@ -1,0 +1,85 @@
+"""The yardstick: the same student, taught by the same teacher for the same time, on the real training images.
+
+    python benchmarks/distill/real.py ROW --seed 0 [--minutes 5]
+
+It uses the default method's student steps and nothing of its generator. It is no method of edgekd: it needs the data.
+Prints a line of JSON. Run by `run.py`.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+import numpy as np
+import torch
+
+ROOT = Path(__file__).resolve().parent.parent.parent
+sys.path.insert(0, str(ROOT / "benchmarks"))
+import data  # noqa: E402
+from rows import ROWS, Row  # noqa: E402
+
+from edgekd.config import Reach  # noqa: E402
+from edgekd.networks import generator_of, student_of  # noqa: E402
+from edgekd.objectives import find_method  # noqa: E402
+from edgekd.provenance import new_record  # noqa: E402
+from edgekd.settings import resolve_settings  # noqa: E402
+from edgekd.teachers.codes import from_codes  # noqa: E402
+from edgekd.teachers.ledger import Ledger  # noqa: E402
+from edgekd.teachers.open import opened_teachers  # noqa: E402
+from edgekd.training import Training, keep_freed_memory, mean_logits  # noqa: E402
+
+
+def trained(row: Row, seed: int, minutes: float, images: torch.Tensor, folder: Path) -> Training:
+    """A student taught on uint8 images `[N, C, H, W]`; asking the teacher about them is part of the time."""
+    flags = {"student": row.student, "minutes": minutes, "seed": seed, "recipe": {"bank": len(images)}}
+    settings = resolve_settings(flags)
+    started = time.monotonic()
+    keep_freed_memory()
+    ledger = Ledger(folder / "ledger.sqlite", None)
+    with opened_teachers([row.teacher_file(folder)], settings, ledger, Reach(), []) as opened:
+        record, teacher = new_record(opened, settings), opened[0].teacher
+        torch.manual_seed(seed)
+        objective = find_method(settings.method).objective(settings.recipe, teacher.spec.task)
+        training = Training([teacher], student_of(record), generator_of(record), objective, settings.recipe)
+        for part in images.split(512):
+            pixels = from_codes(part, training.low, training.high)
+            with torch.no_grad(), training.autocast:
+                training.bank.add(pixels, mean_logits([teacher(pixels)]))
+        while (fraction := (time.monotonic() - started) / (60 * minutes)) < 1:
+            training.begin_round(fraction)
+            for _ in range(settings.recipe.student_steps):
+                training.student_step(*training.bank.draw(settings.recipe.student_batch))
+            training.step += 1
+    return training
+
+
+def accuracy(training: Training, images: np.ndarray, labels: np.ndarray) -> float:
+    """Of the student on uint8 images `[N, C, H, W]`."""
+    student = training.student.eval()
+    with torch.no_grad():
+        pixels = from_codes(torch.from_numpy(images), training.low, training.high)
+        found = [student(part).argmax(1).numpy() for part in pixels.split(500)]
+    return float((np.concatenate(found) == labels).mean())
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("row", choices=ROWS)
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--minutes", type=float)
+    arguments = parser.parse_args()
+    row = ROWS[arguments.row]
+    (images, _), test = data.load(row.data)
+    with tempfile.TemporaryDirectory() as folder:
+        minutes = arguments.minutes or row.minutes
+        training = trained(row, arguments.seed, minutes, torch.from_numpy(images), Path(folder))
+    print(json.dumps({"accuracy": accuracy(training, *test), "steps": training.step}))
+
+
+if __name__ == "__main__":
+    main()

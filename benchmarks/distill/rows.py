@@ -1,0 +1,77 @@
+"""What is compared: a teacher, a student and the minutes they have. Every method gets the same."""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass
+from pathlib import Path
+
+import onnx
+import onnxsim
+
+ROOT = Path(__file__).resolve().parent.parent.parent
+TEACHERS = ROOT / "runs/teachers"
+"""Where `benchmarks/teachers.py` leaves them."""
+
+
+@dataclass(frozen=True)
+class Row:
+    """One task.
+
+    Attributes:
+        title: what people call it.
+        data: the set that its teacher was trained on, and that its students are measured on.
+        teacher: the ONNX file.
+        folded: its batch normalization is folded into the convolutions first, as torch's exporters do.
+        student: by name.
+        minutes: of each run, on all cores.
+        published, reach, aim: what others report, and what edgekd is to reach and aims for (test accuracy).
+    """
+
+    title: str
+    data: str
+    teacher: Path
+    folded: bool
+    student: str
+    minutes: float
+    published: str
+    reach: float
+    aim: float | None
+
+    def teacher_file(self, folder: Path) -> Path:
+        """The teacher as it is, or a folded copy in `folder`."""
+        if not self.folded:
+            return self.teacher
+        path = folder / f"{self.teacher.stem}-folded.onnx"
+        if not path.exists():
+            onnx.save(onnxsim.simplify(onnx.load(self.teacher))[0], path)
+        return path
+
+    def teacher_sha256(self) -> str:
+        """Of the file before it is folded."""
+        return hashlib.sha256(self.teacher.read_bytes()).hexdigest()
+
+
+EXAMPLE = ROOT / "examples/teacher.onnx"
+ROWS = {
+    "mnist-lenet": Row(
+        *("MNIST, LeNet-5 to LeNet-5-Half", "mnist", TEACHERS / "mnist-lenet.onnx", False, "lenet5-half", 5),
+        *("DAFL 98.20 (best of its epochs on test data)", 0.988, None),
+    ),
+    "fashion-bn": Row(
+        *("Fashion-MNIST, CNN with batch norm to a quarter", "fashion_mnist", EXAMPLE, False, "auto", 10),
+        *("–", 0.905, 0.92),
+    ),
+    "fashion-folded": Row(
+        *("the same, batch norm folded away", "fashion_mnist", EXAMPLE, True, "auto", 10),
+        *("–", 0.905, None),
+    ),
+    "fashion-lenet": Row(
+        *("Fashion-MNIST, LeNet-5 to LeNet-5-Half", "fashion_mnist", TEACHERS / "lenet.onnx", False, "lenet5-half", 10),
+        *("–", 0.78, 0.86),
+    ),
+    "cifar10": Row(
+        *("CIFAR-10, small ResNet, folded, to half width", "cifar10", TEACHERS / "cifar10.onnx", True, "cnn-small", 30),
+        *("–", 0.68, 0.80),
+    ),
+}
