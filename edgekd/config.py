@@ -70,6 +70,7 @@ class Recipe(Record):
         default=False, description="latent vectors are labels sent through a layer re-drawn each round (NAYER)"
     )
     generator_life: int = Field(default=0, ge=0, description="rounds after which the generator begins anew; 0: never")
+    revivals: int = Field(default=0, ge=0, description="times that a generator which collapsed may begin anew")
     keep: Literal["every", "best"] = Field(
         default="every", description="which of a round's generated batches go into the bank"
     )

@@ -11,7 +11,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -29,6 +29,7 @@ from edgekd.run_folder import HeldOut, RunFolder, atomic, write_json
 from edgekd.settings import resolve_settings
 from edgekd.synthesis import questions
 from edgekd.synthesis.grid import write_grid
+from edgekd.synthesis.health import Health
 from edgekd.teachers import Signal, require
 from edgekd.teachers.asked import AskedTeacher
 from edgekd.teachers.codes import from_codes
@@ -216,6 +217,7 @@ def _loop(
         training.step += 1
         training.seconds = clock.seconds()
         journal.note(terms, clock.fraction())
+        journal.tell_health(training.examine())
         if stop():
             _save(training, run)
             raise KeyboardInterrupt
@@ -272,6 +274,7 @@ class _Journal:
     def __init__(self, training: Training, run: RunFolder, watch: Watch) -> None:
         self.training, self.run, self.watch = training, run, watch
         self.sums: dict[str, float] = {}
+        self.health: dict[str, float] = {}
         self.rounds, self.images, self.told, self.pictured = 0, training.images_seen, time.monotonic(), 0
 
     def note(self, terms: Mapping[str, float], fraction: float) -> None:
@@ -291,6 +294,17 @@ class _Journal:
             chosen = questions.chosen(logits, self.training.task)
             write_grid(self.run.samples / f"step_{self.training.step:06d}.png", codes, chosen)
 
+    def tell_health(self, health: Health | None) -> None:
+        """Keep what was examined for the next line; a collapse is told at once."""
+        if health is None:
+            return
+        self.health = {name: round(value, 4) for name, value in asdict(health).items()}
+        if health.collapse:
+            often = self.training.collapses
+            cured = often <= self.training.recipe.revivals
+            then = "the generator begins anew" if cured else "expect a weaker student"
+            _say(self.watch, f"the generated images collapsed, {health.collapse}: {then} (time {often} in this run)")
+
     def _tell(self, fraction: float, interval: float) -> None:
         training = self.training
         means = {name: total / self.rounds for name, total in self.sums.items()}
@@ -300,7 +314,8 @@ class _Journal:
         logits = training.held_out.in_order()[1][-256:]
         balance = questions.balance(logits, training.task)
         line = {"step": training.step, "seconds": round(training.seconds, 2), "class_entropy": round(balance, 4)}
-        line |= {name: round(value, 6) for name, value in means.items()}
+        line |= {name: round(value, 6) for name, value in means.items()} | self.health
+        self.health = {}
         with self.run.metrics_file.open("a", encoding="utf-8") as file:
             file.write(json.dumps(line) + "\n")
         self.watch(progress)
@@ -365,7 +380,8 @@ def _recorded(
 
 
 def _counted(training: Training) -> dict[str, float]:
-    return {"step": training.step, "seconds": round(training.seconds, 2), "images": training.images_seen}
+    counted = {"step": training.step, "seconds": round(training.seconds, 2), "images": training.images_seen}
+    return counted | {"collapses": training.collapses}
 
 
 def _save(training: Training, run: RunFolder) -> None:

@@ -58,7 +58,7 @@ def new_record(opened: Sequence[Opened], settings: DistillSettings) -> dict[str,
         "settings": settings.model_dump(mode="json"),
         "versions": {p: version(p) for p in ("torch", "onnx", "numpy")} | {"python": platform.python_version()},
         "host": {"system": platform.platform(), "cores": os.cpu_count(), "threads": torch.get_num_threads()},
-        "progress": {"step": 0, "seconds": 0.0, "images": 0},
+        "progress": {"step": 0, "seconds": 0.0, "images": 0, "collapses": 0},
     }
     record["student"]["parameters"] = parameters(student_of(record))
     record["generator"]["parameters"] = parameters(generator_of(record))

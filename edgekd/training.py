@@ -25,10 +25,13 @@ from edgekd.objectives import Objective
 from edgekd.run_folder import atomic
 from edgekd.synthesis import evolution, priors, questions
 from edgekd.synthesis.bank import Bank
+from edgekd.synthesis.health import Health, examined
 from edgekd.synthesis.motion import moved
 from edgekd.teachers import Answer, Teacher
-from edgekd.teachers.codes import rounded
+from edgekd.teachers.codes import from_codes, rounded
 
+NEWEST = 256
+"""Generated images set aside after which the newest so many are examined for a collapse."""
 HELD_OUT = 1024
 """Generated images set aside from training, the newest ones."""
 BANK_BYTES = 2**30
@@ -98,6 +101,7 @@ class Training:
         sizes = min(recipe.bank, most), min(recipe.prior, most), min(HELD_OUT, most)
         self.bank, self.prior, self.held_out = (Bank(n, shape, spec.answer_shape, spec.low, spec.high) for n in sizes)
         self.step, self.seconds, self.images_seen, self.warming_up = 0, 0.0, 0, False
+        self.examined, self.collapses = 0, 0
         self.autocast = torch.autocast("cpu", torch.bfloat16, enabled=bfloat16_is_fast())
 
     def ask_about_prior(self) -> bool:
@@ -128,8 +132,8 @@ class Training:
         _set_rate(self.student_optimizer, recipe.student_rate, 0.0 if recipe.anneal == "none" else learned)
         reborn = bool(self.step and recipe.generator_life) and self.step % recipe.generator_life == 0
         if reborn:
-            self.generator.reset()
-        if self.generator.latents.renew() or reborn:
+            self._begin_generator_anew()
+        elif self.generator.latents.renew():
             self.generator_optimizer.state.clear()
 
     def generator_round(self, expired: Callable[[], bool]) -> tuple[Tensor, Tensor, dict[str, float]]:
@@ -195,6 +199,28 @@ class Training:
         self.images_seen += len(images)
         return _values(terms)
 
+    def examine(self) -> Health | None:
+        """How the newest generated images are, if there are enough since the last time; cures a collapse.
+
+        A generator that collapsed begins anew, as often as the recipe allows: what it made stays in the bank.
+        """
+        if self.held_out.written - self.examined < NEWEST:
+            return None
+        self.examined = self.held_out.written
+        codes, logits = (part[-NEWEST:] for part in self.held_out.in_order())
+        with torch.no_grad(), self.autocast:
+            own = self.student.eval()(_ready(from_codes(codes, self.low, self.high))).float()
+        self.student.train()
+        health = examined(codes, logits, own, self.task)
+        self.collapses += bool(health.collapse)
+        if health.collapse and self.collapses <= self.recipe.revivals:
+            self._begin_generator_anew()
+        return health
+
+    def _begin_generator_anew(self) -> None:
+        self.generator.reset()
+        self.generator_optimizer.state.clear()
+
     def keep(self, images: Tensor, logits: Tensor) -> tuple[Tensor, Tensor]:
         """Set one image in 32 aside for good, put the others into the bank; returns the others."""
         aside = max(1, len(images) // 32)
@@ -247,7 +273,7 @@ class Training:
 
 
 _PARTS = ("student", "generator", "student_optimizer", "generator_optimizer", "objective", "bank", "prior", "held_out")
-_COUNTERS = ("step", "seconds", "images_seen")
+_COUNTERS = ("step", "seconds", "images_seen", "examined", "collapses")
 
 
 def _set_rate(optimizer: torch.optim.Optimizer | Muon, rate: float, fraction: float) -> None:

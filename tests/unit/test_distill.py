@@ -121,6 +121,23 @@ def test_wanted_classes_need_a_teacher_of_classes(tmp_path, run):
     assert not run.path.exists()
 
 
+ONE_CLASS = {"one_hot": 1.0, "entropy": 0.0, "statistics": 0.0, "adversary": 0.0, "generator_rate": 0.05}
+
+
+@pytest.mark.parametrize(("revivals", "then"), [(0, "expect a weaker student"), (1, "the generator begins anew")])
+def test_a_collapse_is_told_and_cured_as_often_as_the_recipe_says(teacher_file, run, revivals, then):
+    """Without anything that asks for all classes, the generator of one_hot alone ends in a few of them."""
+    recipe = ONE_CLASS | {"generator_batch": 64, "generator_steps": 64, "revivals": revivals}
+    seen = []
+    distill(teacher_file, settings(recipe=recipe, steps=5), run, watch=seen.append)
+    told = [progress.message for progress in seen if "collapsed" in (progress.message or "")]
+    assert then in told[0]
+    assert "few classes" in told[0]
+    assert run.record()["progress"]["collapses"] == len(told)
+    lines = [json.loads(line) for line in run.metrics_file.read_text().splitlines()]
+    assert {"diversity", "disagreement", "class_entropy"} <= set(lines[-1])
+
+
 def weights(run: RunFolder) -> bytes:
     """What a run leaves behind for later stages, byte by byte."""
     files = (run.student_weights, run.generator_weights, run.held_out_file, run.procedural_file)
