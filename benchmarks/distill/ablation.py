@@ -1,0 +1,89 @@
+"""What each ingredient of the default recipe is worth: the recipe with it left out, or with another put in.
+
+    python benchmarks/distill/ablation.py [--rows …] [--minutes 3] [--seeds 1] [--for MINUTES]
+
+Variants take turns, seed by seed. Accuracy is that of the last state on the test images, measured after the fact: the
+recipe was chosen by the *training* images of Fashion-MNIST, and nothing here changes it. Results go into
+`benchmarks/results/ablation.json` one by one; what is there and was measured with the same recipe stays.
+"""
+
+from __future__ import annotations
+
+import argparse
+import itertools
+import json
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+from typing import Any
+
+ROOT = Path(__file__).resolve().parent.parent.parent
+sys.path.insert(0, str(ROOT / "benchmarks"))
+import data  # noqa: E402
+from first_light import edgekd  # noqa: E402
+from rows import ROWS  # noqa: E402
+
+from edgekd.objectives import find_method  # noqa: E402
+from edgekd.run_folder import write_json  # noqa: E402
+
+RESULT, SCHEMA = ROOT / "benchmarks/results/ablation.json", "edgekd.benchmark.ablation/1"
+VARIANTS: dict[str, dict[str, Any]] = {
+    "the default": {},
+    "no procedural images": {"prior": 0, "prior_share": 0},
+    "no batch-norm statistics, nor their prior": {"statistics": 0},
+    "no adversary": {"adversary": 0},
+    "no entropy term": {"entropy": 0},
+    "no one-hot term": {"one_hot": 0},
+    "Adam for the student": {"student_optimizer": "adam", "student_rate": 2e-3},
+    "constant rates": {"anneal": "none"},
+    "T = 1": {"temperature": 1},
+    "DAFL's output layer": {"output": "tanh"},
+    "a wider generator (32)": {"generator_width": 32},
+    "a shorter bank (4,000)": {"bank": 4000},
+    "labels through a noisy layer, no entropy term": {"noisy": "true", "entropy": 0},
+    "a generator born again every 100 rounds": {"generator_life": 100},
+    "images moved by 2 pixels, the teacher asked anew": {"shift": 2},
+    "images mirrored, the teacher asked anew": {"mirror": "true"},
+    "student with running statistics beside the generator": {"frozen_student": "true"},
+}
+
+
+def measured(name: str, changes: dict[str, Any], seed: int, minutes: float, folder: Path) -> dict[str, Any]:
+    """One run of one variant."""
+    row, run = ROWS[name], folder / "run"
+    told = [part for key, value in changes.items() for part in ("--set", f"{key}={value}")]
+    settings = ["--student", row.student, "--minutes", minutes, "--seed", seed]
+    record, _ = edgekd("distill", row.teacher_file(folder), "--out", run, *settings, *told)
+    edgekd("export", run)
+    test = data.write_test(row.data, folder / "test.npz")
+    evaluated = edgekd("eval", run, "--data", test)[0]["models"]["student.onnx"]
+    return {"accuracy": evaluated["accuracy"], "rounds": record["progress"]["step"]}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--rows", nargs="+", choices=ROWS, default=["fashion-bn", "fashion-folded"])
+    parser.add_argument("--minutes", type=float, default=3)
+    parser.add_argument("--seeds", type=int, default=1)
+    parser.add_argument("--for", dest="most", type=float, default=float("inf"), help="minutes to go on for")
+    given = parser.parse_args()
+    told = {"minutes": given.minutes, "recipe": find_method("edgekd").recipe.model_dump()}
+    result = json.loads(RESULT.read_text()) if RESULT.exists() else {}
+    if result.get("told") != told:
+        result = {"schema": SCHEMA, "told": told, "rows": {}}
+    end = time.monotonic() + 60 * given.most
+    for seed, name, variant in itertools.product(range(given.seeds), given.rows, VARIANTS):
+        runs = result["rows"].setdefault(name, {}).setdefault(variant, {})
+        if str(seed) in runs or time.monotonic() + 60 * given.minutes > end:
+            continue
+        with tempfile.TemporaryDirectory() as folder:
+            runs[str(seed)] = measured(name, VARIANTS[variant], seed, given.minutes, Path(folder))
+        write_json(RESULT, result)
+        print(name, variant, seed, runs[str(seed)], file=sys.stderr, flush=True)
+    subprocess.run([sys.executable, ROOT / "benchmarks/readme.py"], check=True)
+
+
+if __name__ == "__main__":
+    main()
