@@ -1,0 +1,113 @@
+"""Where the time of a distillation goes: in the networks' own kernels, the optimizers, the rest of the work, or Python.
+
+    python benchmarks/distill/loop.py [--rows …] [--rounds 20]
+
+The default method's rounds run under torch's profiler, on one thread, whose own time is then sorted by kernel; what is
+left of the wall clock is Python and waiting. Writes `benchmarks/results/loop.json`. Noise moves shares by a point or
+two.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import re
+import sys
+import tempfile
+import time
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch.profiler import ProfilerActivity, profile
+
+ROOT = Path(__file__).resolve().parent.parent.parent
+sys.path.insert(0, str(ROOT / "benchmarks"))
+from rows import ROWS  # noqa: E402
+
+from edgekd.config import Reach  # noqa: E402
+from edgekd.networks import generator_of, student_of  # noqa: E402
+from edgekd.objectives import find_method  # noqa: E402
+from edgekd.provenance import new_record  # noqa: E402
+from edgekd.run_folder import write_json  # noqa: E402
+from edgekd.settings import resolve_settings  # noqa: E402
+from edgekd.teachers.ledger import Ledger  # noqa: E402
+from edgekd.teachers.open import opened_teachers  # noqa: E402
+from edgekd.training import Training, keep_freed_memory  # noqa: E402
+
+RESULT = ROOT / "benchmarks/results/loop.json"
+LAYERS = re.compile(r"conv|batch_norm|mm|linear|relu|threshold|clamp_min|pool|hardswish|hardsigmoid|tanh|upsample")
+"""Kernels of the networks' layers, forward and backward (a rectifier goes by three names)."""
+STEP = "Optimizer.step"
+"""The range that torch's optimizers mark: Muon multiplies matrices there, and that is no layer's work."""
+WARM = 4
+
+
+def prepared(name: str, folder: Path) -> Training:
+    """The default method's training on one row, with its procedural images asked about."""
+    row = ROWS[name]
+    settings = resolve_settings({"student": row.student, "steps": 1000})
+    ledger = Ledger(folder / "ledger.sqlite", None)
+    with opened_teachers([row.teacher_file(folder)], settings, ledger, Reach()) as opened:
+        record, teacher = new_record(opened, settings), opened[0].teacher
+    objective = find_method(settings.method).objective(settings.recipe, teacher.spec.task)
+    training = Training([teacher], student_of(record), generator_of(record), objective, settings.recipe)
+    for _ in range(8):
+        training.ask_about_prior()
+    return training
+
+
+def round_of(training: Training) -> None:
+    """As in `edgekd.distill`."""
+    training.begin_round(training.step / 1000)
+    training.generator_round(lambda: False)
+    for _ in range(training.recipe.student_steps):
+        training.student_step(*training.diet())
+    training.step += 1
+
+
+def shares(training: Training, rounds: int) -> dict[str, float]:
+    """Of the wall clock, by kind."""
+    for _ in range(WARM):
+        round_of(training)
+    started = time.perf_counter()
+    with profile(activities=[ProfilerActivity.CPU]) as seen:
+        for _ in range(rounds):
+            round_of(training)
+        wall = time.perf_counter() - started
+    found: Counter[str] = Counter()
+    for event in seen.events():
+        found[_kind(event)] += event.self_cpu_time_total / 1e6
+    return {kind: seconds / wall for kind, seconds in found.items()} | {"seconds_per_round": wall / rounds}
+
+
+def _kind(event: Any) -> str:
+    """Optimizers, the networks' layers, or the rest: losses, sums at shortcuts, copies, the bank."""
+    above = event
+    while above is not None:
+        if above.name.startswith(STEP):
+            return "optimizers"
+        above = above.cpu_parent
+    return "networks" if LAYERS.search(event.name) else "rest"
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--rows", nargs="+", choices=ROWS, default=["fashion-bn"])
+    parser.add_argument("--rounds", type=int, default=20)
+    given = parser.parse_args()
+    torch.set_num_threads(1)
+    keep_freed_memory()
+    found = {}
+    with tempfile.TemporaryDirectory() as folder:
+        for name in given.rows:
+            found[name] = {
+                kind: round(share, 4) for kind, share in shares(prepared(name, Path(folder)), given.rounds).items()
+            }
+    write_json(RESULT, {"schema": "edgekd.benchmark.loop/1", "rows": found})
+    print(json.dumps(found, indent=2))
+
+
+if __name__ == "__main__":
+    main()
