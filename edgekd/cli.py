@@ -134,7 +134,7 @@ def distill(
             help="An ONNX file, http(s)://HOST/v2/models/NAME, or python:module:function. Several are averaged.",
         ),
     ],
-    method: Annotated[str | None, typer.Option(help="edgekd (if not told) or dafl.")] = None,
+    method: Annotated[str | None, typer.Option(help="edgekd (if not told), dafl or nayer-style.")] = None,
     student: Annotated[str | None, typer.Option(help="A name, module:factory, or auto.")] = None,
     width: Annotated[float | None, typer.Option(help="Factor on the student's channels.")] = None,
     minutes: Annotated[float | None, typer.Option(help="How long to train.")] = None,
