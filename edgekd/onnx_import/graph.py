@@ -47,11 +47,15 @@ class GraphBuilder:
         self.first_input: fx.Node | None = None
         self._may_fold = MAXIMUM_FOLDED + _MORE * stored
         self._carried: dict[fx.Node, torch.dtype] = {}
+        self._entered: set[fx.Node] = set()
 
-    def placeholder(self, name: str, trials: tuple[Tensor, Tensor]) -> fx.Node:
-        """A graph input and what it looks like in the two trials."""
+    def placeholder(self, name: str, trials: tuple[Tensor, Tensor], dtype: torch.dtype) -> fx.Node:
+        """A graph input of a type and what it looks like in the two trials: as floats, it is carried."""
         node = self.graph.placeholder(_identifier(name))
         self._trials[node] = trials
+        if trials[0].dtype != dtype:
+            self._carried[node] = dtype
+            self._entered.add(node)
         self.first_input = self.first_input or node
         return node
 
@@ -112,10 +116,15 @@ class GraphBuilder:
             n and m == n * self.batch_growth for first, second in shapes for n, m in zip(first, second, strict=True)
         )
 
-    def carry(self, value: Value, dtype: torch.dtype) -> Value:
-        """Declare that a float tensor stands for integers of this type, so that a gradient can pass."""
+    def carry(self, value: Value, dtype: torch.dtype, moved: Sequence[Value | None] = ()) -> Value:
+        """Declare that a float tensor stands for integers of this type, so that a gradient can pass.
+
+        One that only moves elements of a carried input, which is among `moved`, is still that input.
+        """
         if isinstance(value, fx.Node):
             self._carried[value] = dtype
+            if not self._entered.isdisjoint(source for source in moved if isinstance(source, fx.Node)):
+                self._entered.add(value)
             return value
         return self.emit(torch.Tensor.to, value, dtype)  # type: ignore[no-any-return]
 
@@ -124,8 +133,16 @@ class GraphBuilder:
         return self._carried.get(value) if isinstance(value, fx.Node) else None
 
     def settled(self, value: Value) -> Value:
-        """The integers that a carried tensor stands for; any other value as it is."""
+        """The integers that a carried tensor stands for; any other value as it is.
+
+        Raises:
+            Unconvertible: they are those of an input, to which the gradient would then be zero.
+        """
         dtype = self.carried_type(value)
+        if isinstance(value, fx.Node) and value in self._entered:
+            raise Unconvertible(
+                f"it computes with the {str(dtype).removeprefix('torch.')} input as it is, not as floats"
+            )
         return value if dtype is None else self.emit(torch.Tensor.to, value, dtype)
 
     def output(self, values: Sequence[Value]) -> fx.GraphModule:

@@ -16,7 +16,7 @@ from edgekd.onnx_file import first_line, real_inputs
 from edgekd.onnx_import import registry
 from edgekd.onnx_import.graph import GraphBuilder
 from edgekd.onnx_import.node import NodeView
-from edgekd.onnx_import.tensors import to_torch
+from edgekd.onnx_import.tensors import dtype_of, to_torch
 from edgekd.onnx_import.trial import Trial, trials
 from edgekd.onnx_import.values import Unconvertible, Value
 
@@ -25,7 +25,11 @@ for _module in pkgutil.iter_modules(importlib.import_module("edgekd.onnx_import.
 
 
 def import_onnx(
-    model: ModelProto, outputs: Sequence[str] | None = None, *, shape: Sequence[int | None] | None = None
+    model: ModelProto,
+    outputs: Sequence[str] | None = None,
+    *,
+    shape: Sequence[int | None] | None = None,
+    as_floats: bool = False,
 ) -> fx.GraphModule:
     """Make a torch module of an ONNX graph.
 
@@ -34,6 +38,7 @@ def import_onnx(
         outputs: names of any tensors of the graph; the graph's outputs by default.
         shape: sizes of the first input, None where they stay as the file has them. Some graphs leave a size free that
             works for one value only.
+        as_floats: feed the first input, integers in the file, as float32 that holds them, so that it has a gradient.
 
     Returns:
         A module whose `forward` takes the graph's inputs in order and returns a tuple of tensors in the order of
@@ -41,7 +46,8 @@ def import_onnx(
         allows it; `module.meta["batch_free"]` tells.
 
     Raises:
-        BadModel: unsupported operators (all are listed), a graph that is not sound, or a node that cannot be converted.
+        BadModel: unsupported operators (all are listed), a graph that is not sound, or a node that cannot be converted;
+            with `as_floats`, one that computes with the integers before they are cast or dequantized.
     """
     model = _inlined(model)
     wanted = _wanted(model, outputs)
@@ -50,7 +56,7 @@ def import_onnx(
     if missing:
         raise BadModel(f"unsupported operators: {_listing(missing)}", hint="such a model can still be queried")
     failure: BadModel | None = None
-    for trial in trials(real_inputs(model), shape):
+    for trial in trials(real_inputs(model), shape, as_floats=as_floats):
         try:
             return _convert(model, nodes, wanted, trial)
         except BadModel as error:
@@ -159,7 +165,7 @@ def _convert(model: ModelProto, nodes: list[NodeProto], wanted: list[str], trial
     builder = GraphBuilder(trial.batch_growth, sum(x.numel() for x in fixed.values()) + _in_nodes(nodes))
     known: dict[str, Value] = {}
     for value, tensors in zip(real_inputs(model), trial.tensors, strict=True):
-        known[value.name] = builder.placeholder(value.name, tensors)
+        known[value.name] = builder.placeholder(value.name, tensors, dtype_of(value.type.tensor_type.elem_type))
     known |= fixed
     opsets = _opsets(model)
     for node in nodes:
@@ -197,9 +203,9 @@ def _converted(
     inputs = [known[name] if name else None for name in node.input]
     kinds = {builder.carried_type(value) for value in inputs[: 1 if node.op_type != "Concat" else None]}
     moved = kinds.pop() if claim.moves and len(kinds) == 1 else None
-    if not (claim.carried or moved):
-        inputs = [None if value is None else builder.settled(value) for value in inputs]
     try:
+        if not (claim.carried or moved):
+            inputs = [None if value is None else builder.settled(value) for value in inputs]
         result = claim.convert(NodeView(node, inputs, opsets.get("", 1), builder))
     except Exception as error:  # a converter or torch may refuse a foreign graph in any way: one line says where
         raise BadModel(
@@ -207,7 +213,7 @@ def _converted(
         ) from error
     values = result if isinstance(result, tuple) else (result,)
     if moved is not None:
-        values = tuple(_carried(builder, value, moved) for value in values)
+        values = tuple(_carried(builder, value, moved, inputs) for value in values)
     named = {name: value for name, value in zip(node.output, values, strict=False) if name and value is not None}
     if builder.grown(inputs) and not builder.grown(list(named.values())) and _has_tensor(named):
         raise BadModel("the graph works on its fixed batch only", where=f"{node.op_type} node {_label(node)}")
@@ -221,10 +227,12 @@ def _has_tensor(named: dict[str, Value]) -> bool:
     return any(isinstance(value, fx.Node) for value in named.values())
 
 
-def _carried(builder: GraphBuilder, value: Value | None, dtype: torch.dtype) -> Value | None:
+def _carried(
+    builder: GraphBuilder, value: Value | None, dtype: torch.dtype, moved: Sequence[Value | None]
+) -> Value | None:
     kind = None if value is None else builder.dtype(value)
     floats = kind is not None and kind.is_floating_point
-    return builder.carry(value, dtype) if value is not None and floats else value
+    return builder.carry(value, dtype, moved) if value is not None and floats else value
 
 
 def _check_batch(builder: GraphBuilder, values: list[Value], trial: Trial) -> None:

@@ -17,8 +17,8 @@ if TYPE_CHECKING:
 class Claim:
     """One operator, understood for opsets `since` to `until`, both inclusive.
 
-    A `carried` operator takes quantized tensors as floats that hold integers; the others get the integers. One that
-    `moves` only rearranges elements: what it makes of a carried tensor is carried too.
+    A `carried` operator takes quantized tensors as floats that hold integers, or looks at sizes alone; the others get
+    the integers. One that `moves` only rearranges elements: what it makes of a carried tensor is carried too.
     """
 
     op_type: str

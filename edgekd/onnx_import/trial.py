@@ -36,12 +36,15 @@ class Trial:
     batch_free: bool
 
 
-def trials(inputs: Sequence[onnx.ValueInfoProto], first: Sequence[int | None] | None = None) -> Iterator[Trial]:
+def trials(
+    inputs: Sequence[onnx.ValueInfoProto], first: Sequence[int | None] | None = None, *, as_floats: bool = False
+) -> Iterator[Trial]:
     """Trials from the most to the least general; the first at which the graph fits is the one to keep.
 
     Args:
         inputs: of the graph.
         first: sizes of the first input that the caller knows.
+        as_floats: the first input is fed as float32, whatever its type.
 
     Raises:
         BadModel: an input without a rank, of an unknown type or absurd size; `first` does not fit the file.
@@ -50,6 +53,7 @@ def trials(inputs: Sequence[onnx.ValueInfoProto], first: Sequence[int | None] | 
     if first is not None:
         shapes[:1] = [_stated(shapes[0], first, inputs[0].name)] if shapes else []
     types = [dtype_of(value.type.tensor_type.elem_type) for value in inputs]
+    types[:1] = [torch.float32] if types and as_floats else types[:1]
     batch = shapes[0][0] if shapes and shapes[0] else None
     fixed = isinstance(batch, int)
     others = any(not isinstance(size, int) for shape in shapes for size in shape[1:])

@@ -81,7 +81,7 @@ def _none(x: Tensor) -> Tensor:
 _MODES = {"reflect": "reflect", "edge": "replicate", "wrap": "circular"}
 
 
-@operator("Pad")
+@operator("Pad", moves=True)
 def pad(node: NodeView) -> Value:
     """More elements around the tensor, or fewer: constant, mirrored, repeated or wrapped."""
     x, rank = node.tensor(0), node.rank(node.value(0))

@@ -21,7 +21,7 @@ from edgekd.onnx_import.tensors import dtype_of, to_torch
 from edgekd.onnx_import.values import Element, Sizes, Unconvertible, Value
 
 
-@operator("Shape")
+@operator("Shape", carried=True)
 def shape(node: NodeView) -> Value:
     """The sizes of a tensor, or of some of its axes."""
     sizes = node.shape(node.value(0))
@@ -29,7 +29,7 @@ def shape(node: NodeView) -> Value:
     return node.sizes(sizes[node.integer("start", 0) : end], scalar=False)
 
 
-@operator("Size")
+@operator("Size", carried=True)
 def element_count(node: NodeView) -> Value:
     """The number of elements."""
     total: Element = 1

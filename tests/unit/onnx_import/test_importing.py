@@ -56,6 +56,34 @@ def test_all_unsupported_nodes_are_named_in_one_line() -> None:
     assert "\n" not in str(caught.value)
 
 
+MOVED = "s = Shape(x)  e = Reshape(x, s)  p = Pad(e, around, grey)  m = MaxPool<kernel_shape=[2,2]>(p)  f = Cast<to=1>(m)  y = Conv(f, w)"
+
+
+def test_an_input_of_integers_can_be_fed_as_floats() -> None:
+    model = with_weights(parse(MOVED, signature="(uint8[N,3,8,8] x) => (y)"), w=(4, 3, 3, 3))
+    for name, value in (("around", np.array([0, 0, 1, 0, 0, 0, 0, 2])), ("grey", np.array(114, np.uint8))):
+        model.graph.initializer.append(onnx.numpy_helper.from_array(value, name))
+    x = np.random.default_rng(0).integers(0, 256, (2, 3, 8, 8), np.uint8)
+    (expected,) = run(model, x)
+    shown = torch.from_numpy(x).float().requires_grad_()
+    (found,) = import_onnx(model, as_floats=True)(shown)
+    np.testing.assert_allclose(found.detach().numpy(), expected, rtol=1e-4, atol=1e-3)
+    found.sum().backward()
+    assert shown.grad is not None
+    assert shown.grad.abs().max() > 0
+    assert np.array_equal(import_onnx(model)(torch.from_numpy(x))[0].numpy(), found.detach().numpy())
+
+
+def test_integers_that_are_computed_with_cannot_be_floats() -> None:
+    model = parse("e = Identity(x)  a = Add(e, e)  y = Cast<to=1>(a)", signature="(uint8[N,3,8,8] x) => (y)")
+    model.graph.node[1].name = "twice"
+    with pytest.raises(
+        BadModel, match=r"^Add node twice: cannot be imported: it computes with the uint8 input as it is"
+    ):
+        import_onnx(model, as_floats=True)
+    assert import_onnx(model)(torch.full((2, 3, 8, 8), 200, dtype=torch.uint8))[0].unique().tolist() == [144]
+
+
 def test_weights_are_buffers_and_the_module_is_plain_torch() -> None:
     module = import_onnx(net())
     assert not list(module.parameters())
