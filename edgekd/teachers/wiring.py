@@ -135,6 +135,8 @@ class Wiring:
                     return Head(scale, offset, permutation, node.op_type)
                 if channels is not None:
                     scale, offset = _FOLD[node.op_type](scale, offset, value)
+            elif node.op_type == "DequantizeLinear" and (step := self._dequantized(node)) is not None:
+                scale, offset = scale * step[0], (offset - step[1]) * step[0]
             elif node.op_type not in ("Identity", "Cast"):
                 return Head(scale, offset, permutation, node.op_type)
             name = node.output[0]
@@ -147,6 +149,12 @@ class Wiring:
         value = self.constant(right if left == name else left)
         usable = value is not None and np.isfinite(value).all() and (node.op_type != "Div" or value.all())
         return value if usable else None
+
+    def _dequantized(self, node: NodeProto) -> tuple[Floats, Floats] | None:
+        """Scale and zero point of a DequantizeLinear, None unless they are one constant each."""
+        given = [self.constant(name) if name else np.zeros(1) for name in (*node.input[1:], "")[:2]]
+        scale, zero = given
+        return (scale, zero) if scale is not None and zero is not None and scale.size == zero.size == 1 else None
 
     def ending(self, output: str) -> tuple[Ending, str]:
         """What the graph applies to the logits last, and the tensor that holds them before that."""
