@@ -76,7 +76,7 @@ def evaluate(
     """Accuracy of a model on labelled images, and its agreement with a teacher.
 
     Args:
-        model: an ONNX classifier of one float32 image.
+        model: an ONNX classifier of one float32 or uint8 image.
         data: an `.npz` with `images` and `labels`: integers `[N]`, for `multilabel` 0 and 1 `[N, K]`, for
             `segmentation` `[N, h, w]`.
         teacher: another ONNX classifier of the same classes.

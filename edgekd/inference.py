@@ -18,6 +18,10 @@ from edgekd.onnx_file import first_line
 from edgekd.tasks import Task, choices
 
 Floats = NDArray[np.float32]
+Fed = NDArray[np.float32] | NDArray[np.uint8]
+_TYPES = {"tensor(float)": "float32", "tensor(uint8)": "uint8"}
+_OFF = 0.01
+"""How far a value for a uint8 input may be from a whole number: float32 arithmetic on codes is no farther off."""
 _BATCH, _BATCH_BYTES = 256, 2**26
 """Inputs in one run, at most; of 512x512 pixels 21: what a network makes of them on the way is many times more."""
 
@@ -45,8 +49,8 @@ def open_session(path: Path, threads: int = 1, *, graph: bytes | None = None) ->
 def logits(path: Path, images: Floats, threads: int = 1, *, layout: str = "NCHW") -> Floats:
     """First float output of a model for images `[N, C, H, W]` or `[N, H, W, C]`, in batches; float32.
 
-    The images are transposed to the model's layout when they fit only that way. A model whose batch is fixed is fed
-    batches of that size, the last one padded.
+    The images are transposed to the model's layout when they fit only that way, and are the numbers that it takes, for
+    a uint8 input whole ones. A model whose batch is fixed is fed batches of that size, the last one padded.
 
     Args:
         path: the file.
@@ -59,7 +63,7 @@ def logits(path: Path, images: Floats, threads: int = 1, *, layout: str = "NCHW"
 
     Raises:
         CannotLoad: ONNX Runtime refuses the file.
-        BadModel: it is no classifier of one float32 image.
+        BadModel: it is no classifier of one float32 or uint8 image.
         BadData: the images do not fit the model's input.
         EdgekdError: ONNX Runtime fails while running it.
     """
@@ -67,9 +71,11 @@ def logits(path: Path, images: Floats, threads: int = 1, *, layout: str = "NCHW"
     entry, outputs = _image_input(session, path), session.get_outputs()
     # Tree ensembles answer a label first, and its scores beside it.
     first = next((one.name for one in outputs if one.type == "tensor(float)"), outputs[0].name)
-    images = _arranged(images, entry, path)
+    arranged, dtype = _arranged(images, entry, path), _TYPES[entry.type]
+    if dtype == "uint8":
+        _require_whole(arranged, entry, path)
     batch = entry.shape[0] if isinstance(entry.shape[0], int) else None
-    answers = in_batches(images, batch, lambda part: _answer(session, first, {entry.name: part}, path))
+    answers = in_batches(arranged, batch, lambda part: _answer(session, first, {entry.name: typed(part, dtype)}, path))
     return by_class(answers, layout)
 
 
@@ -102,6 +108,11 @@ def fed(images: Floats, layout: str) -> Floats:
     return np.ascontiguousarray(images.transpose(0, 2, 3, 1)) if layout == "NHWC" else images
 
 
+def typed(images: Floats, dtype: str) -> Fed:
+    """Images as an input of type `float32` or `uint8` takes them: for the latter rounded, since 254.99998 is 255."""
+    return np.rint(images).clip(0, 255).astype(np.uint8) if dtype == "uint8" else images
+
+
 def fed_shape(shape: tuple[int, ...], layout: str) -> tuple[int, ...]:
     """Channels, height and width of one image, in the order of `fed`."""
     return (*shape[1:], shape[0]) if layout == "NHWC" else shape
@@ -119,10 +130,17 @@ def by_class_shape(shape: Sequence[int], layout: str) -> tuple[int, ...]:
 
 def _image_input(session: onnxruntime.InferenceSession, path: Path) -> onnxruntime.NodeArg:
     inputs = session.get_inputs()
-    if [entry.type for entry in inputs] != ["tensor(float)"]:
+    if len(inputs) != 1 or inputs[0].type not in _TYPES:
         found = ", ".join(f"{entry.name}: {entry.type}" for entry in inputs)
-        raise BadModel(f"its inputs are {found}", where=path, allowed="one input of type tensor(float)")
+        raise BadModel(f"its inputs are {found}", where=path, allowed=f"one input of type {' or '.join(_TYPES)}")
     return inputs[0]
+
+
+def _require_whole(images: Floats, entry: onnxruntime.NodeArg, path: Path) -> None:
+    """Refuse what rounding would change: values of another range, say, of which nothing would be left."""
+    if np.abs(images - np.rint(images).clip(0, 255)).max(initial=0) > _OFF:
+        what = f"the images are not whole numbers from 0 to 255, as its uint8 input {entry.name!r} takes them"
+        raise BadData(what, where=path, hint="round them, and leave --input-range at 0,255")
 
 
 def _arranged(images: Floats, entry: onnxruntime.NodeArg, path: Path) -> Floats:
@@ -141,7 +159,7 @@ def _arranged(images: Floats, entry: onnxruntime.NodeArg, path: Path) -> Floats:
     raise BadData(f"images of shape {given} do not fit input {entry.name!r}", where=path, allowed=str(entry.shape[1:]))
 
 
-def _answer(session: onnxruntime.InferenceSession, output: str, feed: dict[str, Floats], path: Path) -> Floats:
+def _answer(session: onnxruntime.InferenceSession, output: str, feed: dict[str, Fed], path: Path) -> Floats:
     try:
         answer = np.asarray(session.run([output], feed)[0])
     except Exception as error:

@@ -18,6 +18,7 @@ from edgekd.errors import CannotLoad, EdgekdError
 from edgekd.extras import INSTALL
 from edgekd.inference import fed_shape, open_session
 from edgekd.tasks import KINDS, Task
+from edgekd.teachers.pixels import WHOLE, Dtype
 from edgekd.teachers.points import folded_points
 from edgekd.teachers.spec import Layout, TeacherSpec, read_spec, statistics_points
 from edgekd.teachers.wiring import Ending, Wiring
@@ -63,6 +64,7 @@ class TeacherFacts(Record):
     grid: tuple[int, int] | None
     task: Task
     layout: Layout
+    dtype: Dtype
     channels: int
     height: int
     width: int
@@ -243,7 +245,7 @@ def _teacher_rows(facts: TeacherFacts) -> list[list[str]]:
         *([["answers for", "{}x{} pixels".format(*facts.grid)]] if facts.grid else []),
         ["batch", "free" if facts.batch is None else f"fixed at {facts.batch}"],
         ["layout", f"{facts.layout} ({facts.sources['layout']})"],
-        ["range", f"[{low:g}, {high:g}] ({facts.sources['range']})"],
+        ["range", f"[{low:g}, {high:g}] ({facts.sources['range']})" + f", {WHOLE}" * (facts.dtype == "uint8")],
         ["normalization", normalization],
     ]
 

@@ -26,7 +26,7 @@ from edgekd import __version__, inference
 from edgekd.config import Reach
 from edgekd.errors import BadModel, BadSetting, CannotLoad, EdgekdError
 from edgekd.teachers import open_inference
-from edgekd.teachers.pixels import Stated, image_axes
+from edgekd.teachers.pixels import Dtype, Stated, image_axes
 from edgekd.teachers.source import Again, Floats, Sizes, as_logits, checked, outside, tried
 
 REQUEST_BYTES = 8 * 2**20
@@ -79,17 +79,12 @@ class EndpointSource:
         listed = about.get("extensions") if isinstance(about, dict) else None
         # None: not known yet. Some servers take binary tensors and do not say so; the first request will tell.
         self._binary: bool | None = True if open_inference.BINARY in (listed or []) else None
-        self._model, self._bytes = model, model.image.datatype == "UINT8"
-        if self._bytes:
-            if stated.input_range not in (None, (0, 255)):
-                raise BadSetting("the server takes bytes", where="--input-range", allowed="0,255")
-            stated = dataclasses.replace(stated, input_range=(0.0, 255.0))
+        self._model = model
         dims, self._row = image_axes(model.image.name, model.image.dims, stated, self._url)
         digest = hashlib.sha256(f"{self._url}\0{model.told}".encode()).hexdigest()
         names = model.image.name, dims, model.scores.name
-        self.spec = outside(self._url, digest, *names, stated, known, self._url)
-        if self._bytes:
-            self.spec = dataclasses.replace(self.spec, sources=self.spec.sources | {"range": "graph"})
+        dtype: Dtype = "uint8" if model.image.datatype == "UINT8" else "float32"
+        self.spec = outside(self._url, digest, *names, stated, known, self._url, dtype)
         size = 4 * self.spec.channels * self.spec.height * self.spec.width
         self.batch = self.spec.batch or min(reach.batch or MOST, max(1, REQUEST_BYTES // size))
         self.probed = 0
@@ -119,12 +114,13 @@ class EndpointSource:
             images = inference.padded(images, batch)
         fed = inference.fed(images, self.spec.layout)
         fed = fed.reshape(len(fed), -1) if self._row else fed
-        answer = self._infer(fed.round() if self._bytes else fed, lambda: again(count))
+        sent = inference.typed(fed, self.spec.dtype)
+        answer = self._infer(sent, lambda: again(count))
         return checked(answer, len(fed), sizes, self._url, self.spec.layout)[:count]
 
     # ------------------------------------------------------------------------------------------- requests
 
-    def _infer(self, fed: Floats, repeated: Callable[[], None]) -> Floats:
+    def _infer(self, fed: inference.Fed, repeated: Callable[[], None]) -> Floats:
         """The scores of one request; binary first where it is not known whether the server takes it."""
         name = self._model.scores.name
         self._number += 1

@@ -15,6 +15,7 @@ from edgekd.errors import BadModel
 from edgekd.onnx_file import constants, load
 from edgekd.onnx_import import import_onnx
 from edgekd.teachers import Answer, Moments, Signal, Statistics
+from edgekd.teachers.codes import rounded
 from edgekd.teachers.spec import TeacherSpec, normalization_nodes
 
 
@@ -25,7 +26,8 @@ class GraphTeacher(nn.Module):
         spec: what `read_spec` found in the file.
 
     Raises:
-        BadModel: operators the importer does not know, all of them named; a batch that cannot be made free.
+        BadModel: operators the importer does not know, all of them named; integer arithmetic on a uint8 image, through
+            which no gradient passes; a batch that cannot be made free.
     """
 
     def __init__(self, spec: TeacherSpec) -> None:
@@ -35,7 +37,8 @@ class GraphTeacher(nn.Module):
         nodes = normalization_nodes(model)
         features = [spec.features_name] if spec.features_name else []
         points = [node.input[0] for node in nodes] or spec.folded_points
-        self.module = import_onnx(model, [spec.logits_name, *features, *points])
+        wanted = [spec.logits_name, *features, *points]
+        self.module = import_onnx(model, wanted, as_floats=spec.dtype == "uint8")
         if not self.module.meta["batch_free"]:
             what = f"its graph works for a batch of {spec.batch} only, and the batch could not be made free"
             raise BadModel(what, where=spec.path, hint="export it with a free batch dimension")
@@ -51,7 +54,9 @@ class GraphTeacher(nn.Module):
         self.signals |= {Signal.STATISTICS_PRIOR} if spec.folded_points and not nodes else set()
 
     def forward(self, images: Tensor) -> Answer:
-        """Answer images `[N, C, H, W]` in the value range of the spec."""
+        """Answer images `[N, C, H, W]` in the value range of the spec; a uint8 input is shown whole numbers."""
+        if self.spec.dtype == "uint8":
+            images = rounded(images, self.spec.low, self.spec.high)
         fed = images.permute(0, 2, 3, 1) if self.spec.layout == "NHWC" else images
         logits, *others = self.module(fed)
         features = others.pop(0).flatten(1) if self.spec.features_name else None

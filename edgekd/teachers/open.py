@@ -26,7 +26,7 @@ from edgekd.teachers.estimate import Directions
 from edgekd.teachers.function import PREFIX, FunctionSource
 from edgekd.teachers.graph import GraphTeacher
 from edgekd.teachers.ledger import Ledger
-from edgekd.teachers.pixels import Stated
+from edgekd.teachers.pixels import WHOLE, Stated
 from edgekd.teachers.session import SessionSource
 from edgekd.teachers.source import SURE, LabelsOnly, Source
 from edgekd.teachers.spec import Interface, TeacherSpec, read_spec
@@ -215,7 +215,8 @@ def described(spec: Interface) -> str:
         f"teacher: {shape}, {columns.format(spec.classes, _told(spec.grid or ()))}, ends in {spec.ending}",
         f"task {spec.task} ({source['task'].format('task')})",
         f"layout {spec.layout} ({source['layout'].format('layout')})",
-        f"values in [{spec.low:g}, {spec.high:g}] ({source['range'].format('input-range')})",
+        f"values in [{spec.low:g}, {spec.high:g}] ({source['range'].format('input-range')})"
+        + f", {WHOLE}" * (spec.dtype == "uint8"),
     ]
     if spec.mean is not None and spec.std is not None:
         mean, std = (", ".join(f"{value:.4g}" for value in values) for values in (spec.mean, spec.std))

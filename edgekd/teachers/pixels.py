@@ -18,6 +18,9 @@ from edgekd.tasks import Task
 from edgekd.teachers.wiring import Head
 
 Layout = Literal["NCHW", "NHWC"]
+Dtype = Literal["float32", "uint8"]
+"""Of an input: `uint8` takes whole numbers from 0 to 255."""
+WHOLE = "as uint8; its students take the same numbers as float32"
 _SHAPE_HINT = "say it with --input-shape C,H,W"
 
 
@@ -129,8 +132,10 @@ def _per_channel(values: Sequence[float] | None, channels: int, flag: str) -> tu
     return tuple(map(float, values)) * (channels if len(values) == 1 else 1)
 
 
-def pixel_values(head: Head, channels: int, stated: Stated) -> PixelValues:
+def pixel_values(head: Head, channels: int, stated: Stated, dtype: Dtype = "float32") -> PixelValues:
     """The range of an input and how it is normalized, from what was stated, the head of the graph, or [0, 1].
+
+    That of a uint8 input is [0, 255], whatever the graph does to it.
 
     Raises:
         BadSetting: what is stated does not fit.
@@ -150,7 +155,11 @@ def pixel_values(head: Head, channels: int, stated: Stated) -> PixelValues:
         mean, std, normalization_source = None, None, "default"
     else:
         normalization_source = source
-    if stated.input_range is not None:
+    if dtype == "uint8":
+        if stated.input_range not in (None, (0, 255)):
+            raise BadSetting("its input is uint8", where="--input-range", allowed="0,255")
+        low, high, range_source = 0.0, 255.0, "graph"
+    elif stated.input_range is not None:
         low, high, range_source = *stated.input_range, "flag"
     elif implied is not None:
         low, high, range_source = *implied, source

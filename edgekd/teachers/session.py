@@ -58,7 +58,8 @@ class SessionSource:
         return inference.in_batches(inference.fed(images, self.spec.layout), self.spec.batch, self._answer)
 
     def _answer(self, fed: Floats) -> Floats:
-        feed = {self.spec.input_name: fed.reshape(len(fed), -1) if self._row else fed}
+        typed = inference.typed(fed, self.spec.dtype)
+        feed = {self.spec.input_name: typed.reshape(len(fed), -1) if self._row else typed}
         try:
             answer = np.asarray(self._session.run([self._output], feed)[0])
         except Exception as error:

@@ -17,7 +17,7 @@ from edgekd import inference
 from edgekd.codes import from_codes
 from edgekd.errors import BadModel, EdgekdError
 from edgekd.tasks import KINDS, Task, choices, settled
-from edgekd.teachers.pixels import NOTHING_DONE, Stated, image_layout, image_shape, pixel_values
+from edgekd.teachers.pixels import NOTHING_DONE, Dtype, Stated, image_layout, image_shape, pixel_values
 from edgekd.teachers.spec import Interface, require_grid
 from edgekd.teachers.wiring import Ending
 
@@ -94,6 +94,7 @@ def outside(
     stated: Stated,
     known: Mapping[str, Any],
     where: object,
+    dtype: Dtype = "float32",
 ) -> Interface:
     """The interface of a teacher whose graph cannot be seen.
 
@@ -104,13 +105,14 @@ def outside(
         known: the record of an earlier start: its classes, grid, task and ending hold. Without one they are 0, None,
             "classes" and "logits", until `tried` finds out.
         where: for messages.
+        dtype: of the input.
 
     Raises:
         BadModel, BadSetting: as `image_shape` and `pixel_values`.
     """
     layout, layout_source = image_layout(stated.layout, dims)
     channels, height, width = image_shape(dims, layout, stated.input_shape, where)
-    values = pixel_values(NOTHING_DONE, channels, stated)
+    values = pixel_values(NOTHING_DONE, channels, stated, dtype)
     grid = known.get("grid")
     return Interface(
         name=name,
@@ -121,6 +123,7 @@ def outside(
         width=width,
         layout=layout,
         batch=dims[0],
+        dtype=dtype,
         output_name=output_name,
         ending=known.get("ending", "logits"),
         classes=known.get("classes", 0),

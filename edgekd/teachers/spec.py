@@ -16,7 +16,7 @@ from onnx import ModelProto, NodeProto, TensorProto, ValueInfoProto
 from edgekd import inference, onnx_file
 from edgekd.errors import BadModel, CannotLoad
 from edgekd.tasks import NOTE, Task, settled
-from edgekd.teachers.pixels import Layout, Stated, image_axes, image_layout, image_shape, pixel_values, shown
+from edgekd.teachers.pixels import Dtype, Layout, Stated, image_axes, image_layout, image_shape, pixel_values, shown
 from edgekd.teachers.points import folded_points
 from edgekd.teachers.wiring import Ending, Softmax, Wiring
 
@@ -31,6 +31,7 @@ class Interface:
         name: what the user called it: a path, a URL, a function. Holds no secret.
         sha256: what identifies it: of the file, of what a server tells about a model, of a function's source.
         input_name, channels, height, width, layout: its one input, `[N, C, H, W]` or `[N, H, W, C]`.
+        dtype: of its input. The images are float32 in all of edgekd; for `uint8` they are whole numbers, fed as such.
         batch: the fixed batch size, or None when it is free.
         output_name: the output that holds the scores.
         ending: what is applied to the logits last.
@@ -62,6 +63,7 @@ class Interface:
     std: tuple[float, ...] | None
     sources: dict[str, str]
     grid: tuple[int, int] | None = field(default=None, kw_only=True)
+    dtype: Dtype = field(default="float32", kw_only=True)
 
     @property
     def answer_shape(self) -> tuple[int, ...]:
@@ -105,16 +107,16 @@ def read_spec(
     Without any sign the layout is NCHW, the range is [0, 1] and the normalization is unknown.
 
     Args:
-        path: an ONNX image classifier with one float32 input and one output, beside which labels may come: `[N, K]`,
-            or `[N, K, h, w]` (NHWC: `[N, h, w, K]`) for the class of every pixel.
+        path: an ONNX image classifier with one float32 or uint8 input and one output, beside which labels may come:
+            `[N, K]`, or `[N, K, h, w]` (NHWC: `[N, h, w, K]`) for the class of every pixel.
         input_shape: channels, height, width, for what the file leaves free; also for an input `[N, features]`.
-        input_range: lowest and highest value of the input.
+        input_range: lowest and highest value of the input; of a uint8 one no other than 0 and 255.
         mean, std: per channel or one for all, in the input's own range.
         layout: order of the input's axes.
         task: how the answers are read.
 
     Raises:
-        BadModel: not a classifier of one float32 image.
+        BadModel: not a classifier of one float32 or uint8 image.
         BadSetting: what was stated does not fit the file.
         CannotLoad: the number of classes shows only by running the file, and ONNX Runtime cannot.
     """
@@ -128,10 +130,11 @@ def read_spec(
         axes, layout_source = "NCHW", "default"
     channels, height, width = image_shape(dims, axes, input_shape, path)
     output = _score_output(model, path)
-    values = pixel_values(wiring.head(entry.name, channels), channels, stated)
+    dtype = _TYPES[entry.type.tensor_type.elem_type]
+    values = pixel_values(wiring.head(entry.name, channels), channels, stated, dtype)
     ending, logits_name = wiring.ending(output.name)
     shape = (channels * height * width,) if flat else inference.fed_shape((channels, height, width), axes)
-    told = _answer_dims(path, output, entry.name, (dims[0] or 1, *shape))
+    told = _answer_dims(path, output, entry.name, np.zeros((dims[0] or 1, *shape), dtype))
     columns, *grid = inference.by_class_shape(told[1:], axes)
     noted = onnx_file.metadata(model).get(NOTE)
     task, task_source = settled(task, columns, ending, noted, path, grid=bool(grid))
@@ -149,6 +152,7 @@ def read_spec(
         width=width,
         layout=axes,
         batch=dims[0],
+        dtype=dtype,
         output_name=output.name,
         logits_name=logits_name,
         ending=ending,
@@ -181,6 +185,9 @@ def statistics_points(model: ModelProto) -> tuple[str, ...]:
 # ---------------------------------------------------------------------------------------------------- the input
 
 
+_TYPES: dict[int, Dtype] = {TensorProto.FLOAT: "float32", TensorProto.UINT8: "uint8"}
+
+
 def _image_input(model: ModelProto, path: Path, stated: Stated) -> tuple[ValueInfoProto, tuple[int | None, ...], bool]:
     """The one input, its axes as an image's, and whether it takes the pixels in one row, as tree ensembles do."""
     entries = onnx_file.real_inputs(model)
@@ -189,11 +196,11 @@ def _image_input(model: ModelProto, path: Path, stated: Stated) -> tuple[ValueIn
         raise BadModel(f"{len(entries)} inputs ({names}), a teacher takes one image", where=path, allowed="one input")
     entry = entries[0]
     if entry.type.WhichOneof("value") != "tensor_type":
-        raise BadModel(f"input {entry.name!r} is not a tensor", where=path, allowed="a float32 image")
-    kind = onnx_file.type_name(entry.type.tensor_type.elem_type)
-    if kind != "float":
-        hint = "export it with a float32 input"
-        raise BadModel(f"input {entry.name!r} is {kind}", where=path, allowed="float32 images", hint=hint)
+        raise BadModel(f"input {entry.name!r} is not a tensor", where=path, allowed="a float32 or uint8 image")
+    kind = entry.type.tensor_type.elem_type
+    if kind not in _TYPES:
+        what, hint = f"input {entry.name!r} is {onnx_file.type_name(kind)}", "export it with a float32 input"
+        raise BadModel(what, where=path, allowed="float32 or uint8 images", hint=hint)
     return entry, *image_axes(entry.name, onnx_file.dimensions(entry) or [], stated, path)
 
 
@@ -237,13 +244,13 @@ def _detects(model: ModelProto, outputs: list[ValueInfoProto]) -> bool:
     return named or any(node.op_type == "NonMaxSuppression" for node in model.graph.node)
 
 
-def _answer_dims(path: Path, output: ValueInfoProto, entry: str, shape: tuple[int, ...]) -> tuple[int, ...]:
+def _answer_dims(path: Path, output: ValueInfoProto, entry: str, zeros: NDArray[np.generic]) -> tuple[int, ...]:
     """Sizes of an answer, from the file where it tells all but the batch, else from one run on zeros."""
     dims = onnx_file.dimensions(output) or []
     told = [size for size in dims[1:] if size is not None]
     if len(told) == len(dims) - 1:
-        return (shape[0], *told)
-    answer = _answer(path, output.name, entry, shape)
+        return (len(zeros), *told)
+    answer = _answer(path, output.name, {entry: zeros})
     if answer.ndim != len(dims):
         raise BadModel(f"output {output.name!r} has {answer.ndim} axes", where=path, allowed="class scores [N,K]")
     return answer.shape
@@ -292,9 +299,9 @@ def _require_last_softmax(found: Softmax | None, opset: int, layout: Layout, pat
         raise BadModel(what, where=path, allowed=f"over the classes alone, axis {classes} of {layout}", hint=hint)
 
 
-def _answer(path: Path, output: str, entry: str, shape: tuple[int, ...]) -> NDArray[np.generic]:
+def _answer(path: Path, output: str, feed: dict[str, NDArray[np.generic]]) -> NDArray[np.generic]:
     session = inference.open_session(path)
     try:
-        return np.asarray(session.run([output], {entry: np.zeros(shape, np.float32)})[0])
+        return np.asarray(session.run([output], feed)[0])
     except Exception as error:
         raise CannotLoad(f"ONNX Runtime cannot run it: {onnx_file.first_line(error)}", where=path) from error

@@ -70,8 +70,8 @@ def two_inputs(model: onnx.ModelProto) -> None:
     model.graph.input.append(helper.make_tensor_value_info("size", TensorProto.FLOAT, [1]))
 
 
-def of_bytes(model: onnx.ModelProto) -> None:
-    model.graph.input[0].type.tensor_type.elem_type = TensorProto.UINT8
+def of_integers(model: onnx.ModelProto) -> None:
+    model.graph.input[0].type.tensor_type.elem_type = TensorProto.INT32
     model.graph.node[0].input[0] = "cast"
     model.graph.node.insert(0, helper.make_node("Cast", ["image"], ["cast"], to=TensorProto.FLOAT))
 
@@ -119,7 +119,7 @@ TEACHERS: dict[str, tuple[Callable[[Path], Path], str]] = {
     "not an ONNX file": (garbage, "not an ONNX file"),
     "truncated": (truncated, "ONNX"),
     "two inputs": (lambda f: changed(f, two_inputs), "2 inputs (image, size)"),
-    "not float": (lambda f: changed(f, of_bytes), "is uint8; allowed: float32 images"),
+    "not float": (lambda f: changed(f, of_integers), "is int32; allowed: float32 or uint8 images"),
     "sequence": (lambda f: changed(f, sequence), "an output is a sequence"),
     "object detection": (lambda f: changed(f, detection), "look like object detection"),
     "free size": (lambda f: changed(f, free_size), "say it with --input-shape C,H,W"),

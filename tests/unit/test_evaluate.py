@@ -173,8 +173,8 @@ def test_models_that_do_not_fit(make_picker, make_classifier, save, tmp_path):
         evaluate(make_picker(), data, teacher=tmp_path / "no.onnx")
     with pytest.raises(BadData, match=r"model\.onnx: images of shape \[1, 2, 2\] do not fit"):
         evaluate(make_picker(), data, teacher=make_classifier())
-    with pytest.raises(BadModel, match=r"inputs are image: tensor\(uint8\); allowed: one input"):
-        evaluate(make_classifier(dtype=2), data)
+    with pytest.raises(BadModel, match=r"inputs are image: tensor\(int8\); allowed: one input"):
+        evaluate(make_classifier(dtype=3), data)
 
 
 def test_a_model_onnx_runtime_refuses(make_picker, save, monkeypatch):

@@ -111,7 +111,16 @@ FILES = {
     "quantized": Told(lambda: parsed(QUANTIZED), {"classes": 5}, statistics="nothing looks like a folded one"),
     "bytes": Told(
         lambda: parsed("g = Cast<to=1>(x)  " + BODY.replace("(x,", "(g,") + "y = Identity(l)", f"(uint8[N,3,8,8] x) => ({LOGITS})"),
-        problem="input 'x' is uint8; allowed: float32 images",
+        {"dtype": "uint8", "range": (0.0, 255.0), "channels": 3},
+    ),
+    "halved bytes": Told(
+        lambda: parsed("h = Div(x, x)  g = Cast<to=1>(h)  " + BODY.replace("(x,", "(g,") + "y = Identity(l)", f"(uint8[N,3,8,8] x) => ({LOGITS})"),
+        {"dtype": "uint8"},
+        no_gradient="computes with the uint8 input as it is",
+    ),
+    "doubles": Told(
+        lambda: parsed("g = Cast<to=1>(x)  " + BODY.replace("(x,", "(g,") + "y = Identity(l)", f"(double[N,3,8,8] x) => ({LOGITS})"),
+        problem="input 'x' is double; allowed: float32 or uint8 images",
     ),
     "one logit": Told(
         lambda: parsed(BODY.replace("(f, d)", "(f, one)") + "y = Sigmoid(l)", f"({IMAGES}) => (float[N,1] y)"),

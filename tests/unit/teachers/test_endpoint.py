@@ -107,15 +107,19 @@ def test_labels_of_a_server_are_recognised_or_told(server: Server) -> None:
         Asked(server, Stated(task="binary"))
 
 
-def test_a_server_of_bytes_is_sent_bytes(server: Server) -> None:
+@pytest.mark.parametrize("binary", [True, False])
+def test_a_server_of_bytes_is_sent_bytes(server: Server, binary: bool) -> None:
+    server.extensions, server.takes_binary = (["binary_tensor_data"], True) if binary else ([], False)
     server.input = {"name": "image", "datatype": "UINT8", "shape": [-1, 12, 12, 1]}
     server.answer = lambda given: scores(given / 255)
     asked = Asked(server)
-    assert (asked.source.spec.low, asked.source.spec.high, asked.source.spec.layout) == (0, 255, "NHWC")
-    found = asked.source.ask(images() * 255, asked.again.append)
+    spec = asked.source.spec
+    assert (spec.low, spec.high, spec.layout, spec.dtype) == (0, 255, "NHWC", "uint8")
+    found = asked.source.ask(images() * 255 - np.float32(1e-4), asked.again.append)  # rounded, not cut off
     asked.source.close()
+    assert set(server.wires) == {"binary" if binary else "json"}
     np.testing.assert_allclose(found, scores(images()), rtol=1e-4, atol=1e-4)
-    with pytest.raises(BadSetting, match=r"--input-range: the server takes bytes; allowed: 0,255"):
+    with pytest.raises(BadSetting, match=r"--input-range: its input is uint8; allowed: 0,255"):
         Asked(server, Stated(input_range=(0, 1)))
 
 

@@ -300,8 +300,8 @@ Write = Callable[[Graph], Path]
 REFUSED: dict[str, tuple[Write, str]] = {
     "two inputs": (lambda g: g.write(more_inputs=["size"]), r"2 inputs \(image, size\)"),
     "no float input": (
-        lambda g: g.write([N("Cast", ["image"], ["x"], to=F32)], dtype=TensorProto.UINT8),
-        "'image' is uint8; allowed: float32 images",
+        lambda g: g.write([N("Cast", ["image"], ["x"], to=F32)], dtype=TensorProto.INT8),
+        "'image' is int8; allowed: float32 or uint8 images",
     ),
     "half precision": (
         lambda g: g.write([N("Cast", ["image"], ["x"], to=F32)], dtype=TensorProto.FLOAT16),
