@@ -5,6 +5,7 @@ It answers logits, features and the statistics of its layers, with exact gradien
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import torch
@@ -12,7 +13,8 @@ from onnx import numpy_helper
 from torch import Tensor, nn
 
 from edgekd.errors import BadModel
-from edgekd.onnx_file import constants, load
+from edgekd.inference import fed_shape
+from edgekd.onnx_file import constants, dimensions, load, real_inputs
 from edgekd.onnx_import import import_onnx
 from edgekd.teachers import Answer, Moments, Signal, Statistics
 from edgekd.teachers.codes import rounded
@@ -38,7 +40,10 @@ class GraphTeacher(nn.Module):
         features = [spec.features_name] if spec.features_name else []
         points = [node.input[0] for node in nodes] or spec.folded_points
         wanted = [spec.logits_name, *features, *points]
-        self.module = import_onnx(model, wanted, as_floats=spec.dtype == "uint8")
+        sides = fed_shape((spec.channels, spec.height, spec.width), spec.layout)
+        self._row = len(dimensions(real_inputs(model)[0]) or sides) == 2
+        sides = (math.prod(sides),) if self._row else sides
+        self.module = import_onnx(model, wanted, shape=(None, *sides), as_floats=spec.dtype == "uint8")
         if not self.module.meta["batch_free"]:
             what = f"its graph works for a batch of {spec.batch} only, and the batch could not be made free"
             raise BadModel(what, where=spec.path, hint="export it with a free batch dimension")
@@ -58,7 +63,7 @@ class GraphTeacher(nn.Module):
         if self.spec.dtype == "uint8":
             images = rounded(images, self.spec.low, self.spec.high)
         fed = images.permute(0, 2, 3, 1) if self.spec.layout == "NHWC" else images
-        logits, *others = self.module(fed)
+        logits, *others = self.module(fed.flatten(1) if self._row else fed)
         features = others.pop(0).flatten(1) if self.spec.features_name else None
         moments = tuple(Moments(*channel_moments(tensor)) for tensor in others)
         if Signal.STATISTICS_PRIOR in self.signals:

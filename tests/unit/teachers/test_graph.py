@@ -1,11 +1,17 @@
 """What a graph teacher answers beside logits: moments of its layers, with and without batch normalization kept."""
 
+from pathlib import Path
+
+import numpy as np
 import onnx
 import onnxsim
 import pytest
 import torch
+from onnx import TensorProto, helper, numpy_helper
 from tiny_teacher import SIDE, classifier
 
+from edgekd.inference import logits
+from edgekd.onnx_import.graph import size
 from edgekd.teachers import Signal
 from edgekd.teachers.graph import GraphTeacher, channel_moments
 from edgekd.teachers.spec import read_spec
@@ -46,3 +52,46 @@ def test_what_folding_leaves_is_the_normalized_batch(tmp_path):
     scale = fixed["scale"] / (layer.running_variance + 1e-5).sqrt()
     torch.testing.assert_close(left.mean, scale * (layer.mean - layer.running_mean) + fixed["shift"], atol=1e-4, rtol=0)
     torch.testing.assert_close(left.variance, scale**2 * layer.variance, atol=1e-4, rtol=1e-4)
+
+
+def saved(path: Path, nodes: list[onnx.NodeProto], dims: list[int | str], **weights: np.ndarray) -> Path:
+    image = helper.make_tensor_value_info("image", TensorProto.FLOAT, dims)
+    scores = helper.make_tensor_value_info("y", TensorProto.FLOAT, ["N", 5])
+    stored = [numpy_helper.from_array(value, name) for name, value in weights.items()]
+    graph = helper.make_graph(nodes, "g", [image], [scores], stored)
+    onnx.save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=9), path)
+    return path
+
+
+DENSE = np.random.default_rng(0).normal(size=(24, 5)).astype(np.float32)
+
+
+def test_stated_sizes_fold_the_arithmetic_of_free_ones(tmp_path: Path) -> None:
+    """Its dense layer fits one size alone, which the file leaves free."""
+    nodes = [
+        helper.make_node("Shape", ["image"], ["sizes"]),
+        helper.make_node("Gather", ["sizes", "places"], ["sides"]),
+        helper.make_node("Slice", ["image", "ones", "sides", "axes"], ["part"]),
+        helper.make_node("Reshape", ["part", "flat"], ["f"]),
+        helper.make_node("MatMul", ["f", "dense"], ["y"]),
+    ]
+    integers = {"places": [2, 3], "ones": [1, 1], "axes": [2, 3], "flat": [0, -1]}
+    weights = {name: np.array(value, np.int64) for name, value in integers.items()}
+    path = saved(tmp_path / "free.onnx", nodes, ["N", 2, "H", "W"], dense=DENSE, **weights)
+    teacher = GraphTeacher(read_spec(path, input_shape=(2, 5, 4)))
+    assert {node.args[1] for node in teacher.module.graph.nodes if node.target is size} <= {0}  # the batch alone
+    images = torch.rand(3, 2, 5, 4)
+    np.testing.assert_allclose(teacher(images).logits, logits(path, images.numpy()), rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize("features", [24, "features"])
+def test_a_row_of_pixels_is_made_of_the_image(tmp_path: Path, features: int | str) -> None:
+    path = saved(
+        tmp_path / "row.onnx", [helper.make_node("MatMul", ["image", "dense"], ["y"])], ["N", features], dense=DENSE
+    )
+    images = torch.rand(3, 2, 4, 3).requires_grad_()
+    for layout in ("NCHW", "NHWC"):
+        answer = GraphTeacher(read_spec(path, input_shape=(2, 4, 3), layout=layout))(images)
+        fed = images.detach() if layout == "NCHW" else images.detach().permute(0, 2, 3, 1)
+        torch.testing.assert_close(answer.logits, fed.flatten(1) @ torch.from_numpy(DENSE))
+        answer.logits.sum().backward()
