@@ -12,7 +12,7 @@ from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
-from onnx import ModelProto, NodeProto, numpy_helper
+from onnx import ModelProto, NodeProto, TensorProto, numpy_helper
 
 from edgekd.onnx_file import attribute, constants, opset
 
@@ -82,6 +82,7 @@ class Wiring:
             for name in node.input:
                 self.takers.setdefault(name, []).append(node)
         self._fixed = constants(model)
+        self._of_integers = {i.name for i in model.graph.input if i.type.tensor_type.elem_type == TensorProto.UINT8}
         self._axis = -1 if opset(model) >= 13 else 1  # of a Softmax that does not tell
 
     def constant(self, name: str) -> Floats | None:
@@ -117,11 +118,13 @@ class Wiring:
     def head(self, entry: str, channels: int | None) -> Head:
         """What is done to the graph input `entry` before the network starts.
 
-        Only constants of one value or `channels` values count as normalization; any other ends the head. While the
-        number of channels is unknown (None) every constant is passed by and nothing is folded.
+        Only constants of one value or `channels` values count as normalization; any other ends the head, and so does
+        arithmetic on uint8, which wraps around and cuts off. While the number of channels is unknown (None) every
+        constant is passed by and nothing is folded.
         """
         scale, offset, name = np.ones(1), np.zeros(1), entry
         permutation: tuple[int, ...] | None = None
+        integers = entry in self._of_integers
         while True:
             nodes = [node for node in self.takers.get(name, []) if node.op_type != "Shape"]
             if len(nodes) != 1:
@@ -131,7 +134,7 @@ class Wiring:
                 permutation = tuple(attribute(node, "perm", (3, 2, 1, 0)))  # type: ignore[arg-type]
             elif node.op_type in _ARITHMETIC:
                 value = self._operand(node, name)
-                if value is None or (channels is not None and value.size not in (1, channels)):
+                if value is None or (channels is not None and (integers or value.size not in (1, channels))):
                     return Head(scale, offset, permutation, node.op_type)
                 if channels is not None:
                     scale, offset = _FOLD[node.op_type](scale, offset, value)
@@ -139,6 +142,7 @@ class Wiring:
                 scale, offset = scale * step[0], (offset - step[1]) * step[0]
             elif node.op_type not in ("Identity", "Cast"):
                 return Head(scale, offset, permutation, node.op_type)
+            integers = integers and node.op_type not in ("Cast", "DequantizeLinear")
             name = node.output[0]
 
     def _operand(self, node: NodeProto, name: str) -> Floats | None:

@@ -143,6 +143,14 @@ def test_a_dequantization_tells_the_normalization(tmp_path: Path) -> None:
     assert (spec.mean, spec.std, spec.low, spec.high) == ((128,), (64,), 0, 255)
 
 
+def test_integer_arithmetic_is_no_normalization(tmp_path: Path) -> None:
+    """Less 2, over 2: of 0 that is 127."""
+    head = [N("Sub", ["image", "two"], ["a"]), N("Div", ["a", "two"], ["d"]), N("Cast", ["d"], ["s"], to=FLOAT), LAST]
+    onnx.save(with_head(head), tmp_path / "wrapped.onnx")
+    spec = read_spec(tmp_path / "wrapped.onnx")
+    assert (spec.mean, spec.sources["normalization"], spec.low, spec.high) == (None, "default", 0, 255)
+
+
 @pytest.mark.parametrize("head", HEADS)
 def test_the_exact_gradient_is_that_of_the_float_twin(make: Make, tmp_path: Path, head: str) -> None:
     teacher = GraphTeacher(read_spec(make(head)))
