@@ -18,6 +18,7 @@ from edgekd.onnx_file import constants, dimensions, load, real_inputs
 from edgekd.onnx_import import import_onnx
 from edgekd.teachers import Answer, Moments, Signal, Statistics
 from edgekd.teachers.codes import rounded
+from edgekd.teachers.points import channel_axis
 from edgekd.teachers.spec import TeacherSpec, normalization_nodes
 
 
@@ -39,6 +40,7 @@ class GraphTeacher(nn.Module):
         nodes = normalization_nodes(model)
         features = [spec.features_name] if spec.features_name else []
         points = [node.input[0] for node in nodes] or spec.folded_points
+        self._channels = [1] * len(nodes) or [channel_axis(model, point) for point in points]
         wanted = [spec.logits_name, *features, *points]
         sides = fed_shape((spec.channels, spec.height, spec.width), spec.layout)
         self._row = len(dimensions(real_inputs(model)[0]) or sides) == 2
@@ -65,7 +67,8 @@ class GraphTeacher(nn.Module):
         fed = images.permute(0, 2, 3, 1) if self.spec.layout == "NHWC" else images
         logits, *others = self.module(fed.flatten(1) if self._row else fed)
         features = others.pop(0).flatten(1) if self.spec.features_name else None
-        moments = tuple(Moments(*channel_moments(tensor)) for tensor in others)
+        by_channel = (tensor.movedim(axis, 1) for tensor, axis in zip(others, self._channels, strict=True))
+        moments = tuple(Moments(*channel_moments(tensor)) for tensor in by_channel)
         if Signal.STATISTICS_PRIOR in self.signals:
             return Answer(self._by_class(logits), features, folded=moments)
         statistics = tuple(self._beside_running(index, layer) for index, layer in enumerate(moments))

@@ -11,6 +11,7 @@ from collections.abc import Iterator
 
 from onnx import ModelProto, NodeProto
 
+from edgekd.onnx_file import attribute
 from edgekd.teachers.wiring import Wiring
 
 _MAKERS = ("Conv", "ConvTranspose", "Gemm")
@@ -37,7 +38,7 @@ def folded_points(model: ModelProto) -> tuple[str, ...]:
         model: a sound graph, its nodes in topological order.
 
     Returns:
-        Tensors of shape `[N, C, ...]` in graph order. A bias that is added behind a transposition is not followed.
+        Tensors in graph order: `[N, C, ...]`, but where the bias is added behind a transposition; see `channel_axis`.
     """
     wiring = Wiring(model)
     layers = [node for node in model.graph.node if node.op_type in _MAKERS]
@@ -48,10 +49,31 @@ def folded_points(model: ModelProto) -> tuple[str, ...]:
     return tuple(point for point in points if point and _looks_normalized(point, wiring))
 
 
+def channel_axis(model: ModelProto, point: str) -> int:
+    """The axis of one of the `folded_points` that holds its channels: 1, or 3 behind a transposition to NHWC."""
+    wiring, axis = Wiring(model), 1
+    moved: list[tuple[int, ...]] = []
+    while (node := wiring.makers[point]).op_type not in _MAKERS:
+        moved += [_permutation(node)] if node.op_type == "Transpose" else []
+        point = next(source for source in node.input if not wiring.is_fixed(source))
+    for permutation in reversed(moved):
+        axis = permutation.index(axis)
+    return axis
+
+
+def _permutation(node: NodeProto) -> tuple[int, ...]:
+    return tuple(attribute(node, "perm", ()))  # type: ignore[arg-type]
+
+
 def _point(layer: NodeProto, wiring: Wiring) -> str:
     """The output of a layer once its bias is added, "" when it has none."""
     name, biased = layer.output[0], len(layer.input) > 2 and bool(layer.input[2])
-    while len(takers := wiring.takers.get(name, [])) == 1 and takers[0].op_type in _AFFINE:
+    while len(takers := wiring.takers.get(name, [])) == 1 and takers[0].op_type in (*_AFFINE, "Transpose"):
+        if takers[0].op_type == "Transpose":  # as converters from NHWC leave it: the bias may come behind
+            if biased or not _permutation(takers[0]):
+                break
+            name = takers[0].output[0]
+            continue
         operand = _fixed_operand(takers[0], name, wiring)
         if operand is None or operand <= 1:  # one value for all channels belongs to an activation
             break

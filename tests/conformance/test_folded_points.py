@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import onnx
 import pytest
 import torch
 from nets import NETS, build
@@ -9,7 +10,7 @@ from test_exports import export
 from torch import Tensor, nn
 
 from edgekd.onnx_import import import_onnx
-from edgekd.teachers.points import folded_points
+from edgekd.teachers.points import channel_axis, folded_points
 
 NEVER_NORMALIZED = {"LeNet": 4, "MobileNetV3": 1, "UNet": 2}
 """Biased layers before an activation that never had batch normalization, which the file cannot tell."""
@@ -41,11 +42,35 @@ def normalized(net: nn.Module, example: Tensor) -> list[Tensor]:
     return seen
 
 
-def check(net: nn.Module, example: Tensor, *, dynamo: bool, others: int) -> None:
+def transpose_before_bias(model: onnx.ModelProto) -> None:
+    """As converters from channels last leave it: the bias of a convolution is added behind a Transpose."""
+    nodes, node = list(model.graph.node), onnx.helper.make_node
+    del model.graph.node[:]
+    for layer in nodes:
+        if layer.op_type != "Conv" or len(layer.input) < 3:
+            model.graph.node.append(layer)
+            continue
+        bias, end = layer.input.pop(), layer.output[0]
+        layer.output[0] = f"{end}_first"
+        behind = [
+            node("Transpose", [f"{end}_first"], [f"{end}_last"], perm=[0, 2, 3, 1]),
+            node("Add", [f"{end}_last", bias], [f"{end}_biased"]),
+            node("Transpose", [f"{end}_biased"], [end], perm=[0, 3, 1, 2]),
+        ]
+        model.graph.node.extend([layer, *behind])
+
+
+def check(net: nn.Module, example: Tensor, *, dynamo: bool, others: int, channels_last: bool = False) -> None:
     """Every normalized output is a point, and `others` points are none."""
     model = export(net, example, dynamo=dynamo, opset=18)
+    if channels_last:
+        transpose_before_bias(model)
     points = folded_points(model)
+    axes = [channel_axis(model, point) for point in points]
+    assert axes == [3 if point.endswith("_biased") else 1 for point in points]
+    assert not channels_last or 3 in axes
     tensors = import_onnx(model, points)(example) if points else ()
+    tensors = tuple(x.movedim(axis, 1) for x, axis in zip(tensors, axes, strict=True))
     wanted = normalized(net, example)
     same = [[x.shape == y.shape and torch.allclose(x, y, rtol=1e-4, atol=1e-4) for x in tensors] for y in wanted]
     assert all(sum(row) == 1 for row in same)
@@ -57,6 +82,12 @@ def check(net: nn.Module, example: Tensor, *, dynamo: bool, others: int) -> None
 def test_every_folded_output_is_found(name: str, dynamo: bool) -> None:
     net, example = build(name)
     check(net, example, dynamo=dynamo, others=NEVER_NORMALIZED.get(name, 0))
+
+
+@pytest.mark.parametrize("name", ["LeNet", "ResNet", "MobileNetV3", "UNet"])
+def test_every_folded_output_is_found_behind_a_transposition(name: str) -> None:
+    net, example = build(name)
+    check(net, example, dynamo=False, others=NEVER_NORMALIZED.get(name, 0), channels_last=True)
 
 
 @pytest.mark.parametrize("dynamo", [False, True])

@@ -95,3 +95,25 @@ def test_a_row_of_pixels_is_made_of_the_image(tmp_path: Path, features: int | st
         fed = images.detach() if layout == "NCHW" else images.detach().permute(0, 2, 3, 1)
         torch.testing.assert_close(answer.logits, fed.flatten(1) @ torch.from_numpy(DENSE))
         answer.logits.sum().backward()
+
+
+def test_channels_are_found_where_the_bias_is_added_channels_last(tmp_path: Path) -> None:
+    weights = {"w": np.random.default_rng(1).normal(size=(5, 2, 3, 3)), "b": np.arange(5)}
+    weights = {name: value.astype(np.float32) for name, value in weights.items()}
+    ends = [helper.make_node("GlobalAveragePool", ["r"], ["p"]), helper.make_node("Flatten", ["p"], ["y"])]
+    plain = [helper.make_node("Conv", ["image", "w", "b"], ["a"]), helper.make_node("Relu", ["a"], ["r"])]
+    moved = [
+        helper.make_node("Conv", ["image", "w"], ["c"]),
+        helper.make_node("Transpose", ["c"], ["t"], perm=[0, 2, 3, 1]),
+        helper.make_node("Add", ["b", "t"], ["a"]),
+        helper.make_node("Relu", ["a"], ["s"]),
+        helper.make_node("Transpose", ["s"], ["r"], perm=[0, 3, 1, 2]),
+    ]
+    images = torch.rand(6, 2, 7, 6)
+    answers = []
+    for name, nodes in (("plain", plain), ("moved", moved)):
+        path = saved(tmp_path / f"{name}.onnx", [*nodes, *ends], ["N", 2, 7, 6], **weights)
+        answers.append(GraphTeacher(read_spec(path))(images))
+    (expected,), (found,) = answers[0].folded, answers[1].folded
+    assert len(found.mean) == 5
+    torch.testing.assert_close((found.mean, found.variance), (expected.mean, expected.variance))

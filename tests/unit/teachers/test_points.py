@@ -30,6 +30,15 @@ GRAPHS = {
     "scaled by its own pool": (f"{CONV}  {POOLED}  s = Sigmoid(p)  m = Mul(a, s)  y = Softmax(m)", ["a"]),
     "bias added behind": ("n = Conv(x, one)  a = Add(n, c)  y = Relu(a)", ["a"]),
     "affine behind": ("n = Conv(x, one)  m = Mul(n, c)  a = Add(c, m)  y = Relu(a)", ["a"]),
+    "bias added channels last": (
+        "n = Conv(x, one)  t = Transpose<perm=[0,2,3,1]>(n)  a = Add(t, b)  y = Relu(a)",
+        ["a"],
+    ),
+    "channels last without a bias": ("n = Conv(x, one)  t = Transpose<perm=[0,2,3,1]>(n)  y = Relu(t)", []),
+    "biased, then transposed and scaled": (
+        f"{CONV}  t = Transpose<perm=[0,2,3,1]>(a)  m = Mul(t, b)  y = Relu(m)",
+        [],
+    ),
     "dense": ("f = GlobalAveragePool(x)  g = Flatten(f)  a = Gemm(g, d, b)  y = Relu(a)", ["a"]),
     "two in a row": (f"{CONV}  r = Relu(a)  e = ConvTranspose(r, one, b)  y = Relu(e)", ["a", "e"]),
     "quantized": (f"{CONV}  q = QuantizeLinear(a, half)  z = DequantizeLinear(q, half)  y = Relu(z)", ["a"]),
