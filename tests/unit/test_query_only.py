@@ -23,6 +23,7 @@ from edgekd.distill import distill
 from edgekd.errors import BadModel, BadRun, BadSetting, EdgekdError
 from edgekd.inference import logits
 from edgekd.objectives import Method
+from edgekd.objectives.dafl import Dafl
 from edgekd.run_folder import RunFolder
 from edgekd.teachers import Signal
 from edgekd.training import Training
@@ -34,16 +35,13 @@ ESTIMATE = {"access": "scores", "gradient": "estimate", "directions": 2}
 PRIOR, BATCH, PROBES = SMALL["prior"], SMALL["generator_batch"], 4
 
 
-class Plain:
+class Plain(Dafl):
     """An objective that needs no gradient of a teacher: the generator only seeks disagreement among its own images."""
 
-    needs = frozenset({Signal.LABELS})
-    watches_student = True
-
     def __init__(self, recipe: object, task: object) -> None:
-        pass
+        self.needs, self.watches_student = frozenset({Signal.LABELS}), True
 
-    def generator_terms(self, answers: Any, student: Any) -> dict[str, Any]:
+    def generator_terms(self, answers: Any, student: Any, labels: Any) -> dict[str, Any]:
         return {"spread": student.softmax(dim=1).mean(dim=0).square().sum()}
 
     def student_terms(self, student: Any, teacher: Any) -> dict[str, Any]:
