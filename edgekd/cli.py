@@ -72,7 +72,7 @@ Bounds = Annotated[
     typer.Option("--input-range", metavar="LOW,HIGH", help="Values of the input; from the graph, or 0,1."),
 ]
 TaskName = Annotated[
-    Literal["classes", "binary", "multilabel", "segmentation"] | None,
+    Literal["classes", "binary", "multilabel", "segmentation", "mask"] | None,
     typer.Option("--task", help="What it answers; as recognised."),
 ]
 TargetName = Annotated[

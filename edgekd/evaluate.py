@@ -3,7 +3,7 @@
 The record `edgekd.evaluation/1`:
 
     schema, tool, measured (ISO UTC)
-    task       classes, binary, multilabel or segmentation
+    task       classes, binary, multilabel, segmentation or mask
     model      file, sha256, bytes, classes (columns of its answer)
     data       file, sha256, images, low, high
     accuracy, correct, n, interval (Wilson, 95 %)
@@ -14,7 +14,7 @@ Of several labels each counts for itself: n is images times labels, accuracy and
 per_class has an entry per label, of all images.
 
 Of pixels likewise: n is those with a label (255 says that one has none, unless there is such a class), accuracy is the
-share of them, agreement that of all pixels. There is more for `segmentation` alone:
+share of them, agreement that of all pixels. There is more for `segmentation` and `mask`:
 
     mean_iou   mean over classes of intersection over union, of those that are labelled or answered anywhere; in the
                teacher's entry too
@@ -57,7 +57,7 @@ Sizes = tuple[int, ...]
 
 _KEYS = (
     "an .npz with images (uint8 or float32, [N, C, H, W], [N, H, W, C] or [N, H, W]) "
-    "and labels (integers, [N], [N, K] for multilabel, or [N, h, w] for segmentation)"
+    "and labels (integers, [N], [N, K] for multilabel, or [N, h, w] for segmentation and mask)"
 )
 _CHUNK_BYTES = 2**26
 
@@ -78,7 +78,7 @@ def evaluate(
     Args:
         model: an ONNX classifier of one float32 or uint8 image.
         data: an `.npz` with `images` and `labels`: integers `[N]`, for `multilabel` 0 and 1 `[N, K]`, for
-            `segmentation` `[N, h, w]`.
+            `segmentation` and `mask` `[N, h, w]`.
         teacher: another ONNX classifier of the same classes.
         low, high: where uint8 0 and 255 go in the model's input range; float32 images are fed as they are.
         task: how answers and labels are read.

@@ -50,7 +50,7 @@ class Tally:
 
     def per_class(self) -> list[dict[str, Any]]:
         """By class; of several labels, by label."""
-        if not self.kind.exclusive and self.right.shape[1] > 1:
+        if not (self.kind.exclusive or self.kind.grid) and self.right.shape[1] > 1:
             shares, n = self.right.mean(axis=0), len(self.right)
             return [{"class": k, "n": n, "accuracy": share.item()} for k, share in enumerate(shares)]
         totals, entries = self.table.sum(axis=1), list[dict[str, Any]]()

@@ -3,7 +3,8 @@
 They are read as answers to questions, each with some options. `classes` is one question with K options. `binary` is one
 label, `multilabel` K of them: each a question of its own with two options, off and on, whose logits are 0 and z, since
 softmax([0, z]) is sigmoid(z). `segmentation` asks for the class of every pixel of a grid `[h, w]` that lies over the
-image. What differs between tasks is in the table here, and for torch in `edgekd.synthesis.questions`.
+image, `mask` for one label of every pixel. What differs between tasks is in the table here, and for torch in
+`edgekd.synthesis.questions`.
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ from numpy.typing import NDArray
 
 from edgekd.errors import BadModel, BadSetting
 
-Task = Literal["classes", "binary", "multilabel", "segmentation"]
+Task = Literal["classes", "binary", "multilabel", "segmentation", "mask"]
 TASKS: tuple[Task, ...] = get_args(Task)
 NOTE = "edgekd.task"
 """Metadata key by which a student tells its task: logits alone do not."""
@@ -63,6 +64,10 @@ def _positive(logits: Floats) -> Choices:
     return (logits > 0).astype(np.int64)
 
 
+def _positive_pixels(logits: Floats) -> Choices:
+    return _positive(logits).reshape(len(logits), math.prod(logits.shape[1:]))
+
+
 def _certain_class(choices: Choices, classes: int, probability: float) -> Floats:
     gap = np.log(probability * (classes - 1) / (1 - probability))
     return (np.eye(classes, dtype=np.float32) * np.float32(gap))[choices[:, 0]]
@@ -77,12 +82,17 @@ def _certain_labels(choices: Choices, _: int, probability: float) -> Floats:
     return (2 * choices - 1).astype(np.float32) * np.float32(np.log(probability / (1 - probability)))
 
 
+def _certain_mask(choices: Choices, classes: int, probability: float) -> Floats:
+    return _certain_labels(choices, classes, probability)[:, None]
+
+
 KINDS: dict[Task, Kind] = {
     "classes": Kind(True, False, lambda k: k > 1, lambda k: k, _largest, _certain_class, 1, "images"),
     "binary": Kind(False, False, lambda k: k == 1, lambda _: 2, _positive, _certain_labels, 1, "images"),
     "multilabel": Kind(False, False, lambda k: k > 1, lambda _: 2, _positive, _certain_labels, 2, "labels"),
     # 255 is what is not labelled in Pascal VOC, Cityscapes and ADE20K.
     "segmentation": Kind(True, True, lambda k: k > 1, lambda k: k, _largest, _certain_pixels, 3, "pixels", 255),
+    "mask": Kind(False, True, lambda k: k == 1, lambda _: 2, _positive_pixels, _certain_mask, 3, "pixels", 255),
 }
 
 
@@ -102,7 +112,8 @@ def settled(
     """The task of a model, and where it was learned: "flag", "graph" or "default".
 
     One column is a label, several behind a Sigmoid are labels, several behind a Softmax are classes. Several logits
-    with nothing behind them could be either; they are taken for classes. Of a grid there are classes alone.
+    with nothing behind them could be either; they are taken for classes. Of a grid one column is a mask, several are
+    classes.
 
     Args:
         told: what the user says, or None.
@@ -114,14 +125,11 @@ def settled(
 
     Raises:
         BadSetting: what the user says does not fit the model.
-        BadModel: a Softmax over one column, which answers 1 whatever the image; one column, or a Sigmoid, per pixel.
+        BadModel: a Softmax over one column, which answers 1 whatever the image; several Sigmoids per pixel.
     """
     softmax = ending in ("softmax", "log_softmax")
     allowed = [task for task in fitting(columns, grid) if KINDS[task].exclusive or not softmax]
     shown = f"{columns} column{'s' * (columns != 1)}{' per pixel' * grid}{f' behind a {ending}' * softmax}"
-    if not allowed and grid and not softmax:
-        hint = "answer the mask as two columns: 0, and its logit"
-        raise BadModel(f"it answers {shown}", where=where, allowed="two classes per pixel and more", hint=hint)
     if not allowed:
         raise BadModel(
             f"it answers {shown}, which tells nothing", where=where, allowed="one logit, or two columns and more"
@@ -130,7 +138,7 @@ def settled(
         raise BadSetting(f"{where} answers {shown}", where=f"--task {told}", allowed=", ".join(allowed))
     if told is not None:
         return told, "flag"
-    if grid and ending == "sigmoid":
+    if grid and columns > 1 and ending == "sigmoid":
         hint = "if its largest column is what counts, say --task segmentation"
         raise BadModel(f"it answers {shown} that do not exclude each other", where=where, hint=hint)
     for task in allowed:

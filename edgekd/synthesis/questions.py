@@ -2,7 +2,8 @@
 
 A label is a question with two options whose logits are 0 and z. What the losses say of such a row is what they would
 say of the Bernoulli: cross-entropy to its own rounded answer, the Kullback-Leibler divergence between two of them, the
-entropy of its mean output. Every term is the mean over labels. Pixels are so many answers to one question: their class.
+entropy of its mean output. Every term is the mean over labels. Pixels are so many answers to one question: their
+class, or their label.
 """
 
 from __future__ import annotations
@@ -26,6 +27,7 @@ _ANSWERS: dict[Task, Callable[[Tensor], Tensor]] = {
     "binary": _labels,
     "multilabel": _labels,
     "segmentation": lambda logits: logits.flatten(2).transpose(1, 2).unsqueeze(2),
+    "mask": lambda logits: torch.stack([torch.zeros_like(logits), logits], dim=-1).flatten(1, 3).unsqueeze(2),
 }
 """Logits of N images as `[N, A, Q, C]`: A answers in each image to each of Q questions with C options."""
 

@@ -202,6 +202,7 @@ _COLUMNS: dict[Task, str] = {
     "binary": "one label",
     "multilabel": "{} labels",
     "segmentation": "{} classes for each of {} pixels",
+    "mask": "one label for each of {1} pixels",
 }
 
 

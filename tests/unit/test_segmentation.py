@@ -236,7 +236,7 @@ def test_a_record_of_pixels_without_their_grid_is_damaged(tmp_path, change) -> N
 @pytest.mark.parametrize(
     ("options", "arguments", "said"),
     [
-        ({"columns": 1, "ending": "Sigmoid"}, [], "teacher.onnx: it answers 1 column per pixel; allowed: two classes"),
+        ({"columns": 1}, ["--task", "binary"], "--task binary: teacher.onnx answers 1 column per pixel; allowed: mask"),
         ({}, ["--task", "classes"], "--task classes: teacher.onnx answers 4 columns per pixel; allowed: segmentation"),
         (
             {},

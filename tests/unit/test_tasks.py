@@ -40,8 +40,6 @@ def test_answers_of_pixels_are_segmentation_and_nothing_else(ending):
 @pytest.mark.parametrize(
     ("columns", "ending", "said"),
     [
-        (1, "logits", "t: it answers 1 column per pixel; allowed: two classes per pixel and more; answer the mask as"),
-        (1, "sigmoid", "t: it answers 1 column per pixel; allowed: two classes per pixel and more"),
         (1, "softmax", "t: it answers 1 column per pixel behind a softmax, which tells nothing"),
         (3, "sigmoid", "t: it answers 3 columns per pixel that do not exclude each other; .* --task segmentation"),
     ],
@@ -49,6 +47,16 @@ def test_answers_of_pixels_are_segmentation_and_nothing_else(ending):
 def test_pixels_need_classes_that_exclude_each_other(columns, ending, said):
     with pytest.raises(BadModel, match=said):
         settled(None, columns, ending, None, "t", grid=True)
+
+
+@pytest.mark.parametrize("ending", ["logits", "sigmoid"])
+def test_one_column_per_pixel_is_a_mask_and_nothing_else(ending):
+    assert settled(None, 1, ending, None, "t", grid=True) == ("mask", "graph")
+    assert settled("mask", 1, ending, None, "t", grid=True) == ("mask", "flag")
+    with pytest.raises(BadSetting, match=r"--task segmentation: t answers 1 column per pixel; allowed: mask"):
+        settled("segmentation", 1, ending, None, "t", grid=True)
+    with pytest.raises(BadSetting, match=r"--task mask: t answers 1 column; allowed: binary"):
+        settled("mask", 1, ending, None, "t")
 
 
 def test_the_largest_of_sigmoids_per_pixel_can_be_told_to_count():
@@ -89,6 +97,7 @@ def test_choices_are_the_largest_class_or_the_labels_above_zero():
     pixels = np.random.default_rng(0).normal(size=(2, 3, 4, 5)).astype(np.float32)
     expected = [[int(np.argmax(image[:, y, x])) for y in range(4) for x in range(5)] for image in pixels]
     np.testing.assert_array_equal(choices(pixels, "segmentation"), expected)
+    np.testing.assert_array_equal(choices(pixels[:, :1], "mask"), pixels[:, 0].reshape(2, 20) > 0)
 
 
 def test_agreement_counts_images_of_classes_and_labels_of_images():
@@ -103,7 +112,7 @@ def test_agreement_counts_images_of_classes_and_labels_of_images():
 
 @pytest.mark.parametrize("task", TASKS)
 def test_certain_logits_give_their_choices_the_probability_asked_for(task):
-    columns, grid = 1 if task == "binary" else 3, (2, 4) if task == "segmentation" else ()
+    columns, grid = 1 if task in ("binary", "mask") else 3, (2, 4) if KINDS[task].grid else ()
     chosen = choices(np.random.default_rng(0).normal(size=(5, columns, *grid)).astype(np.float32), task)
     logits = KINDS[task].certain(chosen, columns, 0.9).reshape(5, columns, *grid)
     assert logits.dtype == np.float32

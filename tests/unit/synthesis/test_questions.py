@@ -101,6 +101,18 @@ def test_pixels_cost_what_so_many_images_of_classes_cost():
     assert questions.balance(teacher, "segmentation") == losses.class_entropy(teacher.argmax(dim=1).flatten(), 5)
 
 
+def test_a_mask_costs_what_two_classes_of_every_pixel_cost():
+    torch.manual_seed(0)
+    teacher, student = 3 * torch.randn(4, 1, 3, 2), 3 * torch.randn(4, 1, 3, 2)
+    pairs = [torch.cat([torch.zeros_like(logit), logit], dim=1) for logit in (teacher, student)]
+    expected = terms("segmentation", *pairs)
+    for name, value in terms("mask", teacher, student).items():
+        torch.testing.assert_close(value, expected[name])
+    for told in (questions.rows, questions.scores, questions.chosen):
+        assert told(teacher, "mask").equal(told(pairs[0], "segmentation"))
+    assert questions.balance(teacher, "mask") == questions.balance(pairs[0], "segmentation")
+
+
 def test_pixels_are_balanced_wherever_the_classes_are():
     halves = torch.full((3, 2, 2, 2), -50.0)
     halves[:, 0, 0], halves[:, 1, 1] = 50.0, 50.0  # the upper pixels always of class 0, the lower always of class 1

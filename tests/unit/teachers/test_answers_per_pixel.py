@@ -222,7 +222,6 @@ def opset_12(model: onnx.ModelProto) -> None:
 
 AXIS = "over the classes alone, axis"
 REFUSED = {
-    "one class": ({"columns": 1}, None, "it answers 1 column per pixel; allowed: two classes per pixel and more"),
     "masks": ({"ending": "Sigmoid"}, None, "it answers 4 columns per pixel that do not exclude each other"),
     "one pixel": (
         {},
