@@ -5,23 +5,21 @@ It never sees labelled data, and no figure of accuracy decides anything here: th
 
 from __future__ import annotations
 
-import json
 import signal
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import safetensors.torch
 import torch
 
 from edgekd.config import DistillSettings, Reach
-from edgekd.errors import BadRun, BadSetting, EdgekdError, OutOfQueries
+from edgekd.errors import BadRun, BadSetting, OutOfQueries
+from edgekd.journal import Journal, Progress, Watch, say
 from edgekd.networks import Standardized, generator_of, student_of
 from edgekd.objectives import find_method
 from edgekd.provenance import check_same, cut_metrics, described_again, discard, new_record
@@ -29,7 +27,6 @@ from edgekd.run_folder import HeldOut, RunFolder, atomic, write_json
 from edgekd.settings import resolve_settings
 from edgekd.synthesis import questions
 from edgekd.synthesis.grid import write_grid
-from edgekd.synthesis.health import Health
 from edgekd.teachers import Signal, require
 from edgekd.teachers.asked import AskedTeacher
 from edgekd.teachers.codes import from_codes
@@ -40,37 +37,12 @@ from edgekd.training import HELD_OUT, Training, keep_freed_memory, mean_logits
 
 __all__ = ["Progress", "distill", "resolve_settings"]
 
-LOG_SECONDS, CHECKPOINT_SECONDS, GRIDS = 1.0, 30.0, 10
+CHECKPOINT_SECONDS = 30.0
 QUICKLY = 1.5
 """Seconds that writing a checkpoint may take; where banks are large and it takes longer, there are so many fewer."""
 PRIOR_SHARE = 0.1
 PRIOR_QUERIES = 0.5
 """What procedural images may take at most, of the time and of the queries; the rest belongs to the generator."""
-
-
-@dataclass(frozen=True)
-class Progress:
-    """What a watcher is told now and then.
-
-    Attributes:
-        step: rounds done.
-        fraction: share of the run that is done, 0 to 1.
-        seconds, seconds_left: training time so far, and an estimate of the rest.
-        images_per_second: images the student learned from, over the last interval.
-        losses: mean of every term since the last report.
-        message: a sentence for people, or None.
-    """
-
-    step: int
-    fraction: float
-    seconds: float
-    seconds_left: float
-    images_per_second: float
-    losses: dict[str, float]
-    message: str | None = None
-
-
-Watch = Callable[[Progress], None]
 Stop = Callable[[], bool]
 
 
@@ -151,14 +123,14 @@ def _prepared(
 
 def _tell_of_teachers(opened: Sequence[Opened], settings: DistillSettings, watch: Watch) -> None:
     for line in (line for one in opened for line in one.notes):
-        _say(watch, line)
+        say(watch, line)
     signals = [one.teacher.signals for one in opened]
     if not settings.recipe.statistics or all(Signal.STATISTICS in offered for offered in signals):
         return
     if all(offered & {Signal.STATISTICS, Signal.STATISTICS_PRIOR} for offered in signals):
-        _say(watch, "batch normalization looks folded away, a scale-free prior stands in for its statistics")
+        say(watch, "batch normalization looks folded away, a scale-free prior stands in for its statistics")
     else:
-        _say(watch, "the teacher holds no batch-norm statistics, so that term is left out: expect a weaker student")
+        say(watch, "the teacher holds no batch-norm statistics, so that term is left out: expect a weaker student")
 
 
 def _count_probes(opened: Sequence[Opened], ledger: Ledger, resume: bool) -> None:
@@ -177,7 +149,7 @@ def _ask_about_prior(
     """
     missing = len(training.prior.codes) - len(training.prior)
     if missing:
-        _say(watch, f"asking the teacher about {missing:,} procedural images")
+        say(watch, f"asking the teacher about {missing:,} procedural images")
     most = (ledger.limit or 0) * PRIOR_QUERIES
     while (clock.fraction() < PRIOR_SHARE and (not most or ledger.asked < most)) or not len(training.prior):
         if not training.ask_about_prior():
@@ -186,10 +158,6 @@ def _ask_about_prior(
         if stop():
             _save(training, run)
             raise KeyboardInterrupt
-
-
-def _say(watch: Watch, message: str) -> None:
-    watch(Progress(0, 0.0, 0.0, 0.0, 0.0, {}, message))
 
 
 def _loop(
@@ -203,7 +171,7 @@ def _loop(
 ) -> None:
     """Generator steps, student steps, log, checkpoint; until time, steps or queries are used up, one round at least."""
     recipe = training.recipe
-    journal = _Journal(training, run, watch)
+    journal = Journal(training, run, watch)
     saved, pause = time.monotonic(), checkpoint_seconds
     ledger.begin_rounds()
     while ((fraction := clock.fraction()) < 1 or not training.step) and ledger.affords_a_round():
@@ -268,59 +236,6 @@ class _Clock:
         return self.fraction() >= 1
 
 
-class _Journal:
-    """Sums loss terms up; about once a second writes a line to metrics.jsonl and tells the watcher."""
-
-    def __init__(self, training: Training, run: RunFolder, watch: Watch) -> None:
-        self.training, self.run, self.watch = training, run, watch
-        self.sums: dict[str, float] = {}
-        self.health: dict[str, float] = {}
-        self.rounds, self.images, self.told, self.pictured = 0, training.images_seen, time.monotonic(), 0
-
-    def note(self, terms: Mapping[str, float], fraction: float) -> None:
-        for name, value in terms.items():
-            self.sums[name] = self.sums.get(name, 0.0) + value
-        self.rounds += 1
-        if not np.isfinite(sum(terms.values())):
-            raise EdgekdError(f"the losses are no longer finite at step {self.training.step}: {dict(terms)}")
-        now = time.monotonic()
-        if now - self.told < LOG_SECONDS and fraction < 1:
-            return
-        self._tell(fraction, now - self.told)
-        self.sums, self.rounds, self.images, self.told = {}, 0, self.training.images_seen, now
-        if int(fraction * GRIDS) > self.pictured:
-            self.pictured = int(fraction * GRIDS)
-            codes, logits = self.training.held_out.in_order()
-            chosen = questions.chosen(logits, self.training.task)
-            write_grid(self.run.samples / f"step_{self.training.step:06d}.png", codes, chosen)
-
-    def tell_health(self, health: Health | None) -> None:
-        """Keep what was examined for the next line; a collapse is told at once."""
-        if health is None:
-            return
-        self.health = {name: round(value, 4) for name, value in asdict(health).items()}
-        if health.collapse:
-            often = self.training.collapses
-            cured = often <= self.training.recipe.revivals
-            then = "the generator begins anew" if cured else "expect a weaker student"
-            _say(self.watch, f"the generated images collapsed, {health.collapse}: {then} (time {often} in this run)")
-
-    def _tell(self, fraction: float, interval: float) -> None:
-        training = self.training
-        means = {name: total / self.rounds for name, total in self.sums.items()}
-        rate = (training.images_seen - self.images) / max(interval, 1e-9)
-        left = training.seconds * (1 - fraction) / max(fraction, 1e-9) if fraction < 1 else 0.0
-        progress = Progress(training.step, min(fraction, 1.0), training.seconds, left, rate, means)
-        logits = training.held_out.in_order()[1][-256:]
-        balance = questions.balance(logits, training.task)
-        line = {"step": training.step, "seconds": round(training.seconds, 2), "class_entropy": round(balance, 4)}
-        line |= {name: round(value, 6) for name, value in means.items()} | self.health
-        self.health = {}
-        with self.run.metrics_file.open("a", encoding="utf-8") as file:
-            file.write(json.dumps(line) + "\n")
-        self.watch(progress)
-
-
 # ------------------------------------------------------------------------------------------------ what is on disk
 
 
@@ -369,7 +284,7 @@ def _recorded(
         raise
     except OutOfQueries as error:
         state, stopped = "interrupted", str(error)
-        _say(watch, f"stopped: {stopped}")
+        say(watch, f"stopped: {stopped}")
     finally:
         finished = datetime.now(UTC).isoformat(timespec="microseconds") if state == "finished" else None
         counted = ledger.path.is_file()  # where a gradient is at hand, nothing is

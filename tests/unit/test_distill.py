@@ -395,7 +395,8 @@ def test_checkpoints_that_take_long_are_written_less_often(teacher_file, tmp_pat
         now[0] += takes
         return now[0]
 
-    monkeypatch.setattr("edgekd.distill.time", SimpleNamespace(monotonic=look))
+    for module in ("distill", "journal"):
+        monkeypatch.setattr(f"edgekd.{module}.time", SimpleNamespace(monotonic=look))
     for takes in (1.0, 30.0):
         written = []
         monkeypatch.setattr("edgekd.distill._save", lambda *_, w=written, s=takes: w.append(look(s)))

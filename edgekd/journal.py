@@ -1,0 +1,116 @@
+"""What a distillation tells while it runs: a watcher about once a second, metrics.jsonl, pictures of what is generated.
+
+It decides nothing.
+"""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass
+
+import numpy as np
+
+from edgekd.errors import EdgekdError
+from edgekd.run_folder import RunFolder
+from edgekd.synthesis import questions
+from edgekd.synthesis.grid import write_grid
+from edgekd.synthesis.health import Health
+from edgekd.training import Training
+
+LOG_SECONDS, GRIDS = 1.0, 10
+
+
+@dataclass(frozen=True)
+class Progress:
+    """What a watcher is told now and then.
+
+    Attributes:
+        step: rounds done.
+        fraction: share of the run that is done, 0 to 1.
+        seconds, seconds_left: training time so far, and an estimate of the rest.
+        images_per_second: images the student learned from, over the last interval.
+        losses: mean of every term since the last report.
+        message: a sentence for people, or None.
+    """
+
+    step: int
+    fraction: float
+    seconds: float
+    seconds_left: float
+    images_per_second: float
+    losses: dict[str, float]
+    message: str | None = None
+
+
+Watch = Callable[[Progress], None]
+
+
+def say(watch: Watch, message: str) -> None:
+    """Tell a watcher a sentence."""
+    watch(Progress(0, 0.0, 0.0, 0.0, 0.0, {}, message))
+
+
+class Journal:
+    """Sums loss terms up; about once a second writes a line to metrics.jsonl and tells the watcher.
+
+    Args:
+        training: of which it tells.
+        run: where to write.
+        watch: the watcher.
+    """
+
+    def __init__(self, training: Training, run: RunFolder, watch: Watch) -> None:
+        self.training, self.run, self.watch = training, run, watch
+        self.sums: dict[str, float] = {}
+        self.health: dict[str, float] = {}
+        self.rounds, self.images, self.told, self.pictured = 0, training.images_seen, time.monotonic(), 0
+
+    def note(self, terms: Mapping[str, float], fraction: float) -> None:
+        """Take the terms of one round, at a fraction of the run.
+
+        Raises:
+            EdgekdError: they are not finite.
+        """
+        for name, value in terms.items():
+            self.sums[name] = self.sums.get(name, 0.0) + value
+        self.rounds += 1
+        if not np.isfinite(sum(terms.values())):
+            raise EdgekdError(f"the losses are no longer finite at step {self.training.step}: {dict(terms)}")
+        now = time.monotonic()
+        if now - self.told < LOG_SECONDS and fraction < 1:
+            return
+        self._tell(fraction, now - self.told)
+        self.sums, self.rounds, self.images, self.told = {}, 0, self.training.images_seen, now
+        if int(fraction * GRIDS) > self.pictured:
+            self.pictured = int(fraction * GRIDS)
+            codes, logits = self.training.held_out.in_order()
+            chosen = questions.chosen(logits, self.training.task)
+            write_grid(self.run.samples / f"step_{self.training.step:06d}.png", codes, chosen)
+
+    def tell_health(self, health: Health | None) -> None:
+        """Keep what was examined for the next line; a collapse is told at once."""
+        if health is None:
+            return
+        self.health = {name: round(value, 4) for name, value in asdict(health).items()}
+        if health.collapse:
+            often = self.training.collapses
+            cured = often <= self.training.recipe.revivals
+            then = "the generator begins anew" if cured else "expect a weaker student"
+            say(self.watch, f"the generated images collapsed, {health.collapse}: {then} (time {often} in this run)")
+
+    def _tell(self, fraction: float, interval: float) -> None:
+        training = self.training
+        means = {name: total / self.rounds for name, total in self.sums.items()}
+        rate = (training.images_seen - self.images) / max(interval, 1e-9)
+        left = training.seconds * (1 - fraction) / max(fraction, 1e-9) if fraction < 1 else 0.0
+        progress = Progress(training.step, min(fraction, 1.0), training.seconds, left, rate, means)
+        logits = training.held_out.in_order()[1][-256:]
+        balance = questions.balance(logits, training.task)
+        line = {"step": training.step, "seconds": round(training.seconds, 2), "class_entropy": round(balance, 4)}
+        line |= {name: round(value, 6) for name, value in means.items()} | self.health
+        self.health = {}
+        with self.run.metrics_file.open("a", encoding="utf-8") as file:
+            file.write(json.dumps(line) + "\n")
+        self.watch(progress)
