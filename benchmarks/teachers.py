@@ -23,7 +23,7 @@ from torch import Tensor, nn
 
 from edgekd.networks import parameters
 from edgekd.networks.students import LeNet5, MobileNetV3Small, ResNet
-from edgekd.synthesis.motion import moved
+from edgekd.synthesis.motion import motions, moved
 
 ROOT = Path(__file__).resolve().parent.parent
 sys.path[:0] = [str(ROOT / "examples"), str(ROOT / "tests/conformance")]
@@ -65,7 +65,7 @@ def adam(model: nn.Module) -> torch.optim.Optimizer:
 
 def cropped(images: Tensor) -> Tensor:
     """Moved by up to 4 pixels, and mirrored."""
-    return moved(images, 4, True, 0.0)
+    return moved(images, motions(len(images), 4, True), 4, 0.0)
 
 
 def still(images: Tensor) -> Tensor:

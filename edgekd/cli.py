@@ -204,12 +204,13 @@ def distill(
     again = flags.command("distill", *teachers, "--out", str(run.path), "--resume", *own, *flags.reaching(reach))
     try:
         with terminal.distilling(f"writing {run.path}; stop with Ctrl-C, nothing is lost") as watch:
-            options: dict[str, Any] = {"resume": resume, "overwrite": overwrite, "watch": watch, "reach": reach}
-            distillation.distill(teachers, settings, run, **options)
+            distillation.distill(teachers, settings, run, resume=resume, overwrite=overwrite, watch=watch, reach=reach)
     except KeyboardInterrupt:
         begun = run.record_file.is_file()
         terminal.note(f"interrupted; go on with: {again}" if begun else "interrupted before the run began")
         raise typer.Exit(terminal.INTERRUPTED) from None
+    if not terminal.speaks():
+        return
     record = run.record()
     if record["state"] != "finished":
         terminal.note(f"go on with: {again} --max-queries MORE")

@@ -18,6 +18,7 @@ import safetensors.torch
 import torch
 
 from edgekd.config import DistillSettings, Reach
+from edgekd.distributed import Ranks, processes
 from edgekd.errors import BadRun, BadSetting, OutOfQueries
 from edgekd.journal import Journal, Progress, Watch, say
 from edgekd.networks import Standardized, generator_of, student_of
@@ -31,7 +32,8 @@ from edgekd.teachers import Signal, require
 from edgekd.teachers.asked import AskedTeacher
 from edgekd.teachers.codes import from_codes
 from edgekd.teachers.ledger import Ledger
-from edgekd.teachers.open import Named, Opened, opened_teachers
+from edgekd.teachers.open import Known, Named, Opened, opened_teachers
+from edgekd.teachers.shared import SharedLedger
 from edgekd.teachers.spec import Interface
 from edgekd.training import HELD_OUT, Training, keep_freed_memory, mean_logits
 
@@ -65,6 +67,9 @@ def distill(
     A run whose `max_queries` are used up ends like an interrupted one: before the round that would be one too many,
     with the last state written. It can be exported, and resumed with more.
 
+    Under torchrun every process calls this alike, sees the same files, and does its share of every batch; the first one
+    writes and tells. What was written does not depend on how many there were, so that others may resume it.
+
     Args:
         teachers: ONNX files, URLs of models behind the Open Inference Protocol, or `python:module:function`.
         settings: what decides the outcome.
@@ -77,7 +82,8 @@ def distill(
 
     Raises:
         BadModel, BadSetting, BadRun, UnknownName, CannotLoad: nothing has been written.
-        EdgekdError: the disk is full, a teacher stopped answering, or training diverged; the last checkpoint is kept.
+        EdgekdError: the disk is full, a teacher stopped answering, training diverged, or another process ended; the
+            last checkpoint is kept.
         KeyboardInterrupt: passed on after a checkpoint was written.
     """
     run.check_writable()
@@ -87,16 +93,19 @@ def distill(
     if settings.threads:
         torch.set_num_threads(settings.threads)
     keep_freed_memory()
-    ledger = Ledger(run.ledger_file, settings.max_queries)
+    ranks = processes()
+    watch = watch if ranks.first else lambda _: None
+    ledger = SharedLedger(run.ledger_file, settings.max_queries, ranks)
     names = [teachers] if isinstance(teachers, str | Path) else list(teachers)
     before = run.record() if resume else None
-    with opened_teachers(names, settings, ledger, reach or Reach(), described_again(before)) as opened:
-        training, record = _prepared(opened, settings, run, before)
-        if overwrite and run.path.exists():
-            discard(run, opened)
+    with _opened_by_all(names, settings, ledger, reach or Reach(), described_again(before)) as opened:
+        training, record = _prepared(opened, settings, run, before, ranks)
         if resume:
             _take_up(training, run)
-        with _recorded(run, record, training, ledger, watch), _stop_asked() as stop:
+        ranks.meet()
+        if overwrite and ranks.first and run.path.exists():
+            discard(run, opened)
+        with _stop_asked(ranks) as stop, _recorded(run, record, training, ledger, watch):
             _tell_of_teachers(opened, settings, watch)
             _count_probes(opened, ledger, resume)
             clock = _Clock(training, settings)
@@ -107,8 +116,21 @@ def distill(
                 raise OutOfQueries(ledger.asked, ledger.limit or 0)
 
 
+@contextmanager
+def _opened_by_all(
+    names: Sequence[Named], settings: DistillSettings, ledger: SharedLedger, reach: Reach, known: Sequence[Known]
+) -> Iterator[list[Opened]]:
+    """Teachers as each process needs them; what they are the first one finds out, and the others need not ask again."""
+    ranks = ledger.ranks
+    known = known if ranks.first else ranks.told([])
+    with opened_teachers(names, settings, ledger, reach, known) as opened:
+        if ranks.first:
+            ranks.told([one.facts for one in opened])
+        yield opened
+
+
 def _prepared(
-    opened: Sequence[Opened], settings: DistillSettings, run: RunFolder, before: dict[str, Any] | None
+    opened: Sequence[Opened], settings: DistillSettings, run: RunFolder, before: dict[str, Any] | None, ranks: Ranks
 ) -> tuple[Training, dict[str, Any]]:
     """The training at its beginning and the record of the run, of teachers that fit the method and the run so far."""
     objective = find_method(settings.method).objective(settings.recipe, opened[0].teacher.spec.task)
@@ -118,7 +140,7 @@ def _prepared(
     torch.manual_seed(settings.seed)  # here, so that a run begun again draws what it drew the first time
     student = _checked(student_of(record), opened[0].teacher.spec)
     teachers = [one.teacher for one in opened]
-    return Training(teachers, student, generator_of(record), objective, settings.recipe), record
+    return Training(teachers, student, generator_of(record), objective, settings.recipe, ranks), record
 
 
 def _tell_of_teachers(opened: Sequence[Opened], settings: DistillSettings, watch: Watch) -> None:
@@ -147,15 +169,16 @@ def _ask_about_prior(
 
     The time it takes counts, and is a tenth of the whole at most; half of the queries at most, if those are limited.
     """
-    missing = len(training.prior.codes) - len(training.prior)
+    told = training.ranks.told
+    missing = training.prior.capacity - len(training.prior)
     if missing:
         say(watch, f"asking the teacher about {missing:,} procedural images")
     most = (ledger.limit or 0) * PRIOR_QUERIES
-    while (clock.fraction() < PRIOR_SHARE and (not most or ledger.asked < most)) or not len(training.prior):
+    while told(clock.fraction() < PRIOR_SHARE and (not most or ledger.asked < most)) or not len(training.prior):
         if not training.ask_about_prior():
             break
         training.seconds = clock.seconds()
-        if stop():
+        if told(stop()):
             _save(training, run)
             raise KeyboardInterrupt
 
@@ -170,11 +193,11 @@ def _loop(
     checkpoint_seconds: float,
 ) -> None:
     """Generator steps, student steps, log, checkpoint; until time, steps or queries are used up, one round at least."""
-    recipe = training.recipe
+    recipe, told = training.recipe, training.ranks.told
     journal = Journal(training, run, watch)
     saved, pause = time.monotonic(), checkpoint_seconds
     ledger.begin_rounds()
-    while ((fraction := clock.fraction()) < 1 or not training.step) and ledger.affords_a_round():
+    while ((fraction := clock.fraction()) < 1 or not training.step) and told(ledger.affords_a_round()):
         training.begin_round(fraction)
         images, logits, terms = training.generator_round(clock.expired)
         for _ in range(0 if training.warming_up else recipe.student_steps):
@@ -186,37 +209,44 @@ def _loop(
         training.seconds = clock.seconds()
         journal.note(terms, clock.fraction())
         journal.tell_health(training.examine())
-        if stop():
+        if told(stop()):
             _save(training, run)
             raise KeyboardInterrupt
-        if (began := time.monotonic()) - saved > pause:
+        if told((began := time.monotonic()) - saved > pause):
             _save(training, run)
             saved = time.monotonic()
             pause = checkpoint_seconds * max(1.0, (saved - began) / QUICKLY)
 
 
 @contextmanager
-def _stop_asked() -> Iterator[Stop]:
-    """Hold Ctrl-C back until a round is whole, for half a round cannot be resumed; a second Ctrl-C ends at once."""
-    asked = False
+def _stop_asked(ranks: Ranks) -> Iterator[Stop]:
+    """Hold Ctrl-C back until a round is whole, for half a round cannot be resumed; a second Ctrl-C ends at once.
+
+    So with SIGTERM where torchrun sends it: because it got one itself, or because another process has failed.
+    """
+    asked, signals = False, (signal.SIGINT,) if ranks.size == 1 else (signal.SIGINT, signal.SIGTERM)
     if threading.current_thread() is not threading.main_thread():
         yield lambda: False
         return
 
+    def restore() -> None:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
     def note(*_: object) -> None:
         nonlocal asked
         asked = True
-        signal.signal(signal.SIGINT, before)
+        restore()
 
-    before = signal.signal(signal.SIGINT, note)
+    before = {number: signal.signal(number, note) for number in signals}
     try:
         yield lambda: asked
     finally:
-        signal.signal(signal.SIGINT, before)
+        restore()
 
 
 class _Clock:
-    """Training time, which a resumed run takes up where it was."""
+    """Training time, which a resumed run takes up where it was; the first process's counts."""
 
     def __init__(self, training: Training, settings: DistillSettings) -> None:
         self.training, self.settings = training, settings
@@ -229,7 +259,7 @@ class _Clock:
         if self.settings.steps is not None:
             return self.training.step / self.settings.steps
         assert self.settings.minutes is not None
-        return self.seconds() / (60 * self.settings.minutes)
+        return self.training.ranks.told(self.seconds() / (60 * self.settings.minutes))
 
     def expired(self) -> bool:
         """Whether the time of a run by the clock is up; one by steps ends between rounds."""
@@ -260,11 +290,13 @@ def _checked(student: Standardized, spec: Interface) -> Standardized:
 
 def _take_up(training: Training, run: RunFolder) -> None:
     """Go on from the checkpoint; a run that was killed before its first one starts from its beginning."""
+    if run.checkpoint_file.is_file():
+        training.restore(run.checkpoint_file)
+    if not training.ranks.first:
+        return
     for leftover in run.path.rglob(".*.??????*"):  # what `atomic` was writing when the run was killed
         if leftover.is_file():
             leftover.unlink()
-    if run.checkpoint_file.is_file():
-        training.restore(run.checkpoint_file)
     cut_metrics(run, training.step)
 
 
@@ -273,7 +305,9 @@ def _recorded(
     run: RunFolder, record: dict[str, Any], training: Training, ledger: Ledger, watch: Watch
 ) -> Iterator[None]:
     """Keep run.json true: running, then finished, interrupted or failed."""
-    write_json(run.record_file, record | {"state": "running"})
+    first = training.ranks.first
+    if first:
+        write_json(run.record_file, record | {"state": "running"})
     _save(training, run)
     state, stopped = "failed", None
     try:
@@ -291,7 +325,8 @@ def _recorded(
         queries = {"asked": ledger.asked, "limit": ledger.limit} if counted else None
         ended = {"state": state, "finished": finished, "stopped": stopped, "queries": queries}
         ledger.close()
-        write_json(run.record_file, record | ended | {"progress": _counted(training)})
+        if first:
+            write_json(run.record_file, record | ended | {"progress": _counted(training)})
 
 
 def _counted(training: Training) -> dict[str, float]:
@@ -302,6 +337,8 @@ def _counted(training: Training) -> dict[str, float]:
 def _save(training: Training, run: RunFolder) -> None:
     """Checkpoint and weights of this moment, so that an interrupted run can be resumed and exported."""
     training.save(run.checkpoint_file)
+    if not training.ranks.first:
+        return
     for network, path in ((training.student, run.student_weights), (training.generator, run.generator_weights)):
         weights = {name: value.contiguous() for name, value in network.state_dict().items()}
         with atomic(path) as file:
@@ -311,15 +348,20 @@ def _save(training: Training, run: RunFolder) -> None:
 def _finish(training: Training, run: RunFolder) -> None:
     """The last state, procedural images, and the held-out ones with the teachers' answers in full precision."""
     _save(training, run)
+    first = training.ranks.first
     if len(training.prior):
         chosen = torch.randperm(len(training.prior), generator=torch.Generator().manual_seed(0))[:HELD_OUT]
-        run.write_procedural(training.prior.codes[chosen].numpy())
+        procedural = training.prior.codes_at(chosen)
+        if first:
+            run.write_procedural(procedural.numpy())
     if not len(training.held_out):
         return
     codes, stored = training.held_out.in_order()
-    write_grid(run.samples / "final.png", codes, questions.chosen(stored, training.task))
     images, layout = from_codes(codes, training.low, training.high), training.teachers[0].spec.layout
     with torch.no_grad():
         answers = [mean_logits([t(part) for t in training.teachers]) for part in torch.split(images, 256)]
+    if not first:
+        return
+    write_grid(run.samples / "final.png", codes, questions.chosen(stored, training.task))
     answered = torch.cat(answers).numpy()
     run.write_held_out(HeldOut(codes.numpy(), answered, training.low, training.high, training.task, layout))

@@ -1,6 +1,6 @@
 """What a distillation tells while it runs: a watcher about once a second, metrics.jsonl, pictures of what is generated.
 
-It decides nothing.
+It decides nothing; the first of several processes keeps it for all of them.
 """
 
 from __future__ import annotations
@@ -79,7 +79,7 @@ class Journal:
         if not np.isfinite(sum(terms.values())):
             raise EdgekdError(f"the losses are no longer finite at step {self.training.step}: {dict(terms)}")
         now = time.monotonic()
-        if now - self.told < LOG_SECONDS and fraction < 1:
+        if not self.training.ranks.first or (now - self.told < LOG_SECONDS and fraction < 1):
             return
         self._tell(fraction, now - self.told)
         self.sums, self.rounds, self.images, self.told = {}, 0, self.training.images_seen, now

@@ -1,6 +1,7 @@
 """What people see of a command: tables, progress, and one line when something goes wrong.
 
-Results go to stdout. Everything else goes to stderr: notices, progress and errors.
+Results go to stdout. Everything else goes to stderr: notices, progress and errors. Of several processes that torchrun
+started only the first says anything, unless EDGEKD_DEBUG is set.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from datetime import timedelta
+from io import StringIO
 from typing import TYPE_CHECKING, Any, TextIO
 
 import typer
@@ -46,6 +48,8 @@ def guarded(command: Callable[[], int | None]) -> int:
     debug = bool(os.environ.get("EDGEKD_DEBUG"))
     if not debug:
         warnings.simplefilter("ignore")
+    if not (speaks() or debug):
+        sys.stdout = sys.stderr = StringIO()
     try:
         return command() or 0
     except KeyboardInterrupt:
@@ -54,6 +58,11 @@ def guarded(command: Callable[[], int | None]) -> int:
         if debug:
             traceback.print_exc()
         return _explained(error)
+
+
+def speaks() -> bool:
+    """Whether this process answers the user: it is alone, or the first of those that torchrun started."""
+    return "TORCHELASTIC_RUN_ID" not in os.environ or os.environ.get("RANK", "0") == "0"
 
 
 def _explained(error: Exception) -> int:

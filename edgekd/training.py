@@ -18,17 +18,20 @@ import torch
 from torch import Tensor, nn
 
 from edgekd.config import Recipe
+from edgekd.distributed import ALONE, Ranks
 from edgekd.errors import BadRun
 from edgekd.networks.generators import Generator
 from edgekd.networks.muon import Muon
+from edgekd.networks.synchronized import synchronize
 from edgekd.objectives import Objective
 from edgekd.run_folder import atomic
 from edgekd.synthesis import evolution, priors, questions
 from edgekd.synthesis.bank import Bank
 from edgekd.synthesis.health import Health, examined
-from edgekd.synthesis.motion import moved
+from edgekd.synthesis.motion import motions, moved
 from edgekd.teachers import Answer, Teacher
 from edgekd.teachers.codes import from_codes, rounded
+from edgekd.teachers.shared import answer
 
 NEWEST = 256
 """Generated images set aside after which the newest so many are examined for a collapse."""
@@ -76,6 +79,10 @@ class Training:
         generator: latent vectors to images.
         objective: the losses.
         recipe: sizes, rates and weights.
+        ranks: the processes that train together; batches below are always the whole ones.
+
+    Raises:
+        BadSetting: a batch cannot be shared out evenly.
     """
 
     def __init__(
@@ -85,12 +92,15 @@ class Training:
         generator: Generator,
         objective: Objective,
         recipe: Recipe,
+        ranks: Ranks = ALONE,
     ) -> None:
-        spec = teachers[0].spec
+        ranks.check_even(**_batches(recipe))
+        self.ranks, spec = ranks, teachers[0].spec
         self.teachers, self.objective, self.recipe, self.task = teachers, objective, recipe, spec.task
         self.student, self.generator = student.train(), generator.train()
         for network in (student, generator):
             network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # missing in torch's stubs
+            synchronize(network, ranks)
         betas = (recipe.generator_beta, 0.999)
         self.generator_optimizer = torch.optim.Adam(generator.parameters(), recipe.generator_rate, betas=betas)
         self.student_optimizer = OPTIMIZERS[recipe.student_optimizer](student.parameters(), recipe.student_rate)
@@ -99,7 +109,9 @@ class Training:
         size = math.prod(shape) + (4 * math.prod(spec.answer_shape) if spec.grid else 0)
         most = max(recipe.student_batch, BANK_BYTES // size)
         sizes = min(recipe.bank, most), min(recipe.prior, most), min(HELD_OUT, most)
-        self.bank, self.prior, self.held_out = (Bank(n, shape, spec.answer_shape, spec.low, spec.high) for n in sizes)
+        kept = shape, spec.answer_shape, spec.low, spec.high
+        self.bank, self.prior = (Bank(size, *kept, ranks) for size in sizes[:2])
+        self.held_out = Bank(sizes[2], *kept)  # few: every process has all of them
         self.step, self.seconds, self.images_seen, self.warming_up = 0, 0.0, 0, False
         self.examined, self.collapses = 0, 0
         self.autocast = torch.autocast("cpu", torch.bfloat16, enabled=bfloat16_is_fast())
@@ -109,18 +121,18 @@ class Training:
 
         The first part is drawn at random, the rest is bred from what was answered so far.
         """
-        missing = len(self.prior.codes) - len(self.prior)
+        missing = self.prior.capacity - len(self.prior)
         if not missing:
             return False
         count, channels, height, width = min(PART, missing), *self.prior.codes.shape[1:]
-        if len(self.prior) * DRAWN < len(self.prior.codes):
+        if len(self.prior) * DRAWN < self.prior.capacity:
             images = priors.draw(count, (channels, height, width))
         else:
-            codes, logits = self.prior.in_order()
-            images = evolution.children(codes, questions.scores(logits, self.task), count)
+            scores = self.prior.of_answers(lambda logits: questions.scores(logits, self.task))
+            images = evolution.children(self.prior.codes_at, scores, count)
         images = _ready(rounded(self.low + (self.high - self.low) * images, self.low, self.high))
         with torch.no_grad(), self.autocast:
-            self.prior.add(images, mean_logits([teacher(images) for teacher in self.teachers]))
+            self.prior.add(images, mean_logits(self._answers(self.ranks.share(images), count)))
         return True
 
     def begin_round(self, fraction: float) -> None:
@@ -163,38 +175,49 @@ class Training:
         Returns:
             The images `[N, C, H, W]` it made before the update, the teachers' mean logits, and the loss terms.
         """
+        count, gather = self.recipe.generator_batch, self.ranks.gather
         with self.autocast:
             latents, labels = self.generator.latents()
-            images = self._moved(rounded(self.generator(latents), self.low, self.high))
-            answers = [teacher(images) for teacher in self.teachers]
-            student = self._watched(images)
+            images = rounded(self.generator(self.ranks.share(latents)), self.low, self.high)
+            images = self._moved(images, self.ranks.share(self._motions(count)))
+            answers = self._answers(images, count)
+            student = self._watched(images, count)
         terms = self.objective.generator_terms(answers, student, labels)
         parameters = list(self.generator.parameters())
         # Only the generator's gradients are asked for: a plain backward would compute the student's, to no use.
         for parameter, gradient in zip(parameters, torch.autograd.grad(_total(terms), parameters), strict=True):
             parameter.grad = gradient
+        self.ranks.average(parameters)
         self.generator_optimizer.step()
-        return images.detach(), mean_logits(answers).detach(), _values(terms)
+        return gather(images.detach(), count), mean_logits(answers).detach(), _values(terms)
 
-    def _watched(self, images: Tensor) -> Tensor | None:
-        """The student's logits, where the generator's terms read them."""
+    def _answers(self, images: Tensor, count: int) -> list[Answer]:
+        """What the teachers answer to a whole batch of `count` images, of which `images` are this process's share."""
+        return [answer(teacher, images, count, self.ranks) for teacher in self.teachers]
+
+    def _watched(self, images: Tensor, count: int) -> Tensor | None:
+        """The student's logits of the whole batch, where the generator's terms read them."""
         if self.warming_up or not self.objective.watches_student:
             return None
         self.student.train(not self.recipe.frozen_student)
-        logits: Tensor = self.student(images).float()
+        logits = self.ranks.gather(self.student(images).float(), count)
         self.student.train()
         return logits
 
-    def _moved(self, images: Tensor) -> Tensor:
-        return _ready(moved(images, self.recipe.shift, self.recipe.mirror, self.low))
+    def _motions(self, count: int) -> Tensor:
+        return motions(count, self.recipe.shift, self.recipe.mirror)
+
+    def _moved(self, images: Tensor, how: Tensor) -> Tensor:
+        return _ready(moved(images, how, self.recipe.shift, self.low))
 
     def student_step(self, images: Tensor, logits: Tensor) -> dict[str, float]:
         """One update of the student on images `[N, C, H, W]` and the teachers' logits; the loss terms."""
         with self.autocast:
-            answer = self.student(_ready(images))
-        terms = self.objective.student_terms(answer.float(), logits)
+            own = self.student(_ready(self.ranks.share(images)))
+        terms = self.objective.student_terms(self.ranks.gather(own.float(), len(images)), logits)
         self.student_optimizer.zero_grad()
         torch.autograd.backward([_total(terms)])
+        self.ranks.average(self.student.parameters())
         self.student_optimizer.step()
         self.images_seen += len(images)
         return _values(terms)
@@ -223,7 +246,7 @@ class Training:
 
     def keep(self, images: Tensor, logits: Tensor) -> tuple[Tensor, Tensor]:
         """Set one image in 32 aside for good, put the others into the bank; returns the others."""
-        aside = max(1, len(images) // 32)
+        aside = _aside(len(images))
         self.held_out.add(images[:aside], logits[:aside])
         if self.recipe.bank:
             self.bank.add(images[aside:], logits[aside:])
@@ -241,14 +264,16 @@ class Training:
             images, logits = torch.cat([images, more]), torch.cat([logits, their])
         if not (self.recipe.shift or self.recipe.mirror):
             return images, logits
-        images = self._moved(images)
+        images = self._moved(images, self._motions(len(images)))
         with torch.no_grad(), self.autocast:
-            return images, mean_logits([teacher(images) for teacher in self.teachers])
+            return images, mean_logits(self._answers(self.ranks.share(images), len(images)))
 
     def save(self, path: Path) -> None:
-        """Write the whole state, atomically."""
+        """Write the whole state, atomically. Of several processes the first writes that of all."""
         parts = {name: getattr(self, name).state_dict() for name in _PARTS}
         counters = {name: getattr(self, name) for name in _COUNTERS}
+        if not self.ranks.first:
+            return
         written = io.BytesIO()  # torch hides a full disk behind an error of its own, so it never writes to one
         torch.save({"parts": parts, "counters": counters, "random": torch.get_rng_state()}, written)
         with atomic(path) as file:
@@ -281,6 +306,19 @@ def _set_rate(optimizer: torch.optim.Optimizer | Muon, rate: float, fraction: fl
     factor = (1 + math.cos(math.pi * min(fraction, 1.0))) / 2
     for group in optimizer.param_groups:
         group["lr"] = rate * factor * group.get("share", 1.0)
+
+
+def _aside(count: int) -> int:
+    return max(1, count // 32)
+
+
+def _batches(recipe: Recipe) -> dict[str, int]:
+    """What networks see at a time, by name."""
+    left = recipe.generator_batch - _aside(recipe.generator_batch)
+    shared = {"generator_batch without what is held out": left}
+    return {"generator_batch": recipe.generator_batch} | (
+        shared if recipe.share_batch else {"student_batch": recipe.student_batch}
+    )
 
 
 def _ready(images: Tensor) -> Tensor:

@@ -36,7 +36,7 @@ from wide_resnet import wrn_40_2  # noqa: E402
 
 from edgekd.networks.students import ResNet  # noqa: E402
 from edgekd.run_folder import RunFolder, atomic, write_json  # noqa: E402
-from edgekd.synthesis.motion import moved  # noqa: E402
+from edgekd.synthesis.motion import motions, moved  # noqa: E402
 
 RESULT = ROOT / "benchmarks/results/cifar10_gpu.json"
 MORE = 75
@@ -130,7 +130,7 @@ def teacher_trained(pair: Pair, size: Size, folder: Path, device: str, end: floa
 def _epoch(model: nn.Module, images: Tensor, classes: Tensor, batch: int, descent: Any, schedule: Any) -> float:
     model.train()
     for index in torch.randperm(len(images)).split(batch)[: len(images) // batch]:
-        shown = moved(images[index], 4, True, 0.0).contiguous(memory_format=torch.channels_last)
+        shown = moved(images[index], motions(len(index), 4, True), 4, 0.0).contiguous(memory_format=torch.channels_last)
         with torch.autocast(images.device.type, torch.bfloat16):
             logits = model(shown)
         loss = functional.cross_entropy(logits.float(), classes[index])

@@ -1,13 +1,17 @@
 """The replay bank: generated images as bytes, each with the teacher's answer, asked once.
 
-It keeps the newest images and forgets the oldest. It does not weigh or select.
+It keeps the newest images and forgets the oldest. It does not weigh or select. Several processes may share one: each
+then holds a part of it, all of them add and look up the same at the same time, and its checkpoint is that of one.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import torch
 from torch import Tensor
 
+from edgekd.distributed import ALONE, Ranks
 from edgekd.teachers.codes import from_codes, to_codes
 
 Sizes = tuple[int, ...]
@@ -21,38 +25,54 @@ class Bank:
         shape: channels, height, width.
         answer: sizes of the logits of one image: `(K,)`, or `(K, h, w)`.
         low, high: range of image values.
+        ranks: the processes that share it: image i lies with process i modulo their number.
     """
 
-    def __init__(self, capacity: int, shape: Sizes, answer: Sizes, low: float, high: float) -> None:
-        self.low, self.high = low, high
-        self.codes = torch.zeros((capacity, *shape), dtype=torch.uint8)
-        self.logits = torch.zeros((capacity, *answer))
+    def __init__(
+        self, capacity: int, shape: Sizes, answer: Sizes, low: float, high: float, ranks: Ranks = ALONE
+    ) -> None:
+        self.capacity, self.low, self.high, self.ranks = capacity, low, high, ranks
+        rows = -(-capacity // ranks.size)
+        self.codes = torch.zeros((rows, *shape), dtype=torch.uint8)
+        self.logits = torch.zeros((rows, *answer))
         self.written = 0
 
     def __len__(self) -> int:
-        return min(self.written, len(self.codes))
+        return min(self.written, self.capacity)
 
     def add(self, images: Tensor, logits: Tensor) -> None:
         """Store N images and their answers, over the oldest where the ring is full."""
-        places = (self.written + torch.arange(len(images))) % len(self.codes)
-        self.codes[places] = to_codes(images, self.low, self.high)
-        self.logits[places] = logits.detach().float()
+        places = (self.written + torch.arange(len(images))) % self.capacity
+        mine = places % self.ranks.size == self.ranks.rank
+        rows = places[mine] // self.ranks.size
+        self.codes[rows] = to_codes(images[mine], self.low, self.high)
+        self.logits[rows] = logits[mine].detach().float()
         self.written += len(images)
 
     def draw(self, count: int) -> tuple[Tensor, Tensor]:
         """`count` stored images, with replacement, as float32 `[N, C, H, W]`, and their answers."""
         index = torch.randint(len(self), (count,))
-        return from_codes(self.codes[index], self.low, self.high), self.logits[index]
+        return from_codes(self.codes_at(index), self.low, self.high), self.ranks.rows(self.logits, index)
+
+    def codes_at(self, index: Tensor) -> Tensor:
+        """The codes at places `[N]`, in the order in which they were written while the ring is not full."""
+        return self.ranks.rows(self.codes, index)
+
+    def of_answers(self, compute: Callable[[Tensor], Tensor]) -> Tensor:
+        """What is computed row by row from all stored logits, by place; each process computes its part."""
+        own = compute(self.logits[: -(-len(self) // self.ranks.size)])
+        return self.ranks.rows(own, torch.arange(len(self)))
 
     def in_order(self) -> tuple[Tensor, Tensor]:
         """All stored codes and logits, oldest first."""
-        start = self.written % len(self.codes) if self.written > len(self.codes) else 0
-        order = (start + torch.arange(len(self))) % max(1, len(self.codes))
-        return self.codes[order], self.logits[order]
+        start = self.written % self.capacity if self.written > self.capacity else 0
+        order = (start + torch.arange(len(self))) % max(1, self.capacity)
+        return self.codes_at(order), self.ranks.rows(self.logits, order)
 
     def state_dict(self) -> dict[str, object]:
-        """What a checkpoint needs: only the filled part."""
-        return {"codes": self.codes[: len(self)], "logits": self.logits[: len(self)], "written": self.written}
+        """What a checkpoint needs: only the filled part. Of several processes the first has all of it."""
+        codes, logits = (self.ranks.whole(part, len(self)) for part in (self.codes, self.logits))
+        return {"codes": codes, "logits": logits, "written": self.written}
 
     def load_state_dict(self, state: dict[str, object]) -> None:
         """Take up a stored state of a bank of the same capacity and shape."""
@@ -60,4 +80,5 @@ class Bank:
         assert isinstance(codes, Tensor)
         assert isinstance(logits, Tensor)
         assert isinstance(written, int)
+        codes, logits = (part[self.ranks.rank :: self.ranks.size] for part in (codes, logits))
         self.codes[: len(codes)], self.logits[: len(logits)], self.written = codes, logits, written

@@ -6,6 +6,8 @@ are asked about next, and every class gets its share. Each image is asked about 
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import torch
 from torch import Tensor
 from torch.nn import functional
@@ -16,11 +18,11 @@ TOURNAMENT = 64
 """Candidates of which the nearest to the wanted class becomes a parent."""
 
 
-def children(codes: Tensor, scores: Tensor, count: int) -> Tensor:
+def children(codes_at: Callable[[Tensor], Tensor], scores: Tensor, count: int) -> Tensor:
     """`count` new images out of asked ones, all options wanted equally often.
 
     Args:
-        codes: uint8 `[N, C, H, W]`, the images asked so far.
+        codes_at: of the N images asked so far, the uint8 codes `[n, C, H, W]` at places `[n]`.
         scores: `[N, O]`, the log-probability of each option in the answers: a class, or a label on or off.
 
     Returns:
@@ -28,9 +30,9 @@ def children(codes: Tensor, scores: Tensor, count: int) -> Tensor:
         and changed in brightness.
     """
     wanted = torch.randint(scores.shape[1], (count,))
-    first, second = (codes[_fittest(scores, wanted)].float() / 255 for _ in range(2))
+    first, second = (codes_at(_fittest(scores, wanted)).float() / 255 for _ in range(2))
     kind, share = torch.rand(count, 1, 1, 1), torch.rand(count, 1, 1, 1)
-    collage = torch.where(priors.superellipses(count, codes.shape[2], codes.shape[3], (0.2, 0.8), 0.6), first, second)
+    collage = torch.where(priors.superellipses(count, first.shape[2], first.shape[3], (0.2, 0.8), 0.6), first, second)
     bred = torch.where(kind < 0.3, share * first + (1 - share) * second, torch.where(kind < 0.7, collage, first))
     return (_moved(bred) * (0.7 + 0.6 * torch.rand(count, 1, 1, 1))).clamp(0, 1)
 

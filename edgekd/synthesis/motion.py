@@ -7,17 +7,27 @@ from torch import Tensor
 from torch.nn import functional
 
 
-def moved(images: Tensor, shift: int, mirror: bool, fill: float) -> Tensor:
-    """Each of `[N, C, H, W]` cut at random from itself with a border of `shift` pixels; half of them mirrored.
+def motions(count: int, shift: int, mirror: bool) -> Tensor:
+    """How each of `count` images is moved, int64 `[count, 3]`: rows, columns, and 1 where it is mirrored.
 
-    Differentiable, and as random as torch's global state. The border is `fill`, in the images' own range.
+    Rows and columns are from 0 to 2 * `shift`. By torch's global random state, of which nothing is taken for nothing.
     """
-    count, _, height, width = images.shape
+    corners = torch.randint(2 * shift + 1, (count, 2)) if shift else torch.zeros(count, 2, dtype=torch.long)
+    mirrored = torch.randint(2, (count, 1)) if mirror else torch.zeros(count, 1, dtype=torch.long)
+    return torch.cat([corners, mirrored], dim=1)
+
+
+def moved(images: Tensor, how: Tensor, shift: int, fill: float) -> Tensor:
+    """Each of `[N, C, H, W]` cut from itself with a border of `shift` pixels, and mirrored, as `motions` say.
+
+    Differentiable. The border is `fill`, in the images' own range.
+    """
+    height, width = images.shape[2:]
     if shift:
         padded = functional.pad(images, (shift,) * 4, value=fill).permute(0, 2, 3, 1)
-        corners = torch.randint(2 * shift + 1, (2, count, 1))
-        rows, columns = corners[0] + torch.arange(height), corners[1] + torch.arange(width)
-        images = padded[torch.arange(count)[:, None, None], rows[:, :, None], columns[:, None, :]].permute(0, 3, 1, 2)
-    if mirror:
-        images = torch.where(torch.rand(count, 1, 1, 1) < 0.5, images.flip(3), images)
+        rows, columns = how[:, :1] + torch.arange(height), how[:, 1:2] + torch.arange(width)
+        places = torch.arange(len(images))[:, None, None], rows[:, :, None], columns[:, None, :]
+        images = padded[places].permute(0, 3, 1, 2)
+    if how[:, 2].any():
+        images = torch.where(how[:, 2].bool()[:, None, None, None], images.flip(3), images)
     return images

@@ -16,7 +16,7 @@ def test_the_fittest_of_many_candidates_is_near_the_best():
 def test_children_are_images_of_their_own():
     torch.manual_seed(0)
     codes = to_codes(priors.draw(64, (3, 20, 24)), 0.0, 1.0)
-    bred = evolution.children(codes, torch.randn(64, 5).log_softmax(dim=1), 40)
+    bred = evolution.children(codes.__getitem__, torch.randn(64, 5).log_softmax(dim=1), 40)
     assert bred.shape == (40, 3, 20, 24)
     assert bred.min() >= 0.0
     assert bred.max() <= 1.0
@@ -37,7 +37,7 @@ def test_breeding_fills_classes_that_chance_hardly_finds():
     logits = ask(images)
     first = logits.argmax(dim=1).float().mean()
     for _ in range(6):
-        bred = evolution.children(to_codes(images, 0.0, 1.0), logits.log_softmax(dim=1), 128)
+        bred = evolution.children(to_codes(images, 0.0, 1.0).__getitem__, logits.log_softmax(dim=1), 128)
         images, logits = torch.cat([images, bred]), torch.cat([logits, ask(bred)])
     assert first < 0.2
     assert logits[-256:].argmax(dim=1).float().mean() > 2 * first

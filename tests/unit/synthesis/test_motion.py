@@ -2,7 +2,12 @@
 
 import torch
 
-from edgekd.synthesis.motion import moved
+from edgekd.synthesis.motion import motions
+from edgekd.synthesis.motion import moved as moved_as
+
+
+def moved(images: torch.Tensor, shift: int, mirror: bool, fill: float) -> torch.Tensor:
+    return moved_as(images, motions(len(images), shift, mirror), shift, fill)
 
 
 def test_nothing_asked_is_nothing_done():

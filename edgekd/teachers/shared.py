@@ -1,0 +1,83 @@
+"""Teachers of several processes: each runs a graph for its part of a batch, and the first asks what is only asked.
+
+Asked is about whole batches, so that one ledger counts, and knows again, what it would for a single process.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+from typing import TypeVar
+
+from torch import Tensor
+
+from edgekd.distributed import Ranks
+from edgekd.errors import OutOfQueries
+from edgekd.teachers import Answer, Moments, Teacher
+from edgekd.teachers.asked import AskedTeacher
+from edgekd.teachers.ledger import Ledger
+from edgekd.teachers.source import Codes, Floats, Source
+
+M = TypeVar("M", bound=Moments)
+
+
+def answer(teacher: Teacher, images: Tensor, count: int, ranks: Ranks) -> Answer:
+    """What a teacher answers to a whole batch.
+
+    Args:
+        teacher: asked, or run here.
+        images: this process's part of the batch, `[n, C, H, W]`.
+        count: images in the whole batch.
+        ranks: the processes.
+    """
+    if ranks.size == 1:
+        return teacher(images)
+    if isinstance(teacher, AskedTeacher):
+        return teacher(ranks.gather(images, count))
+    some = images if len(images) else images.new_zeros(1, *images.shape[1:])  # not every graph takes an empty batch
+    own, weight = teacher(some), len(images) / count
+    features = None if own.features is None else ranks.gather(own.features[: len(images)].float(), count)
+    statistics = tuple(_of_whole(layer, weight, ranks) for layer in own.statistics)
+    folded = tuple(_of_whole(layer, weight, ranks) for layer in own.folded)
+    return Answer(ranks.gather(own.logits[: len(images)], count), features, statistics, folded)
+
+
+def _of_whole(layer: M, weight: float, ranks: Ranks) -> M:
+    mean, variance = ranks.moments(layer.mean, layer.variance, weight)
+    return replace(layer, mean=mean, variance=variance)
+
+
+class SharedLedger(Ledger):
+    """The one ledger of all processes: the first asks, counts and writes, the others are told.
+
+    Args:
+        path, limit: as of any ledger.
+        ranks: the processes.
+    """
+
+    def __init__(self, path: Path, limit: int | None, ranks: Ranks) -> None:
+        super().__init__(path, limit)
+        self.ranks = ranks
+
+    @property
+    def asked(self) -> int:
+        """As of any ledger; known to the first process only."""
+        return super().asked if self.ranks.first else 0
+
+    def spend(self, source: Source, samples: int) -> None:
+        """As of any ledger, by the first process."""
+        if self.ranks.first:
+            super().spend(source, samples)
+
+    def answers(self, source: Source, codes: Codes) -> Floats:
+        """As of any ledger; all processes want the same."""
+        found: Floats | tuple[int, int] = 0, 0
+        if self.ranks.first:
+            try:
+                found = super().answers(source, codes)
+            except OutOfQueries as error:
+                found = error.asked, error.limit
+        found = self.ranks.told(found)
+        if isinstance(found, tuple):
+            raise OutOfQueries(*found)
+        return found

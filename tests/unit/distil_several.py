@@ -1,0 +1,47 @@
+"""Distillations that one process and several are compared by; `torchrun distil_several.py FOLDER` runs them all."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+from test_distill import SMALL, settings
+
+from edgekd import cli, journal, training
+from edgekd.distill import distill
+from edgekd.run_folder import RunFolder
+
+# Muon rounds to bfloat16; with Adam what differs is rounding in float32. Odd banks and parts are shared out unevenly.
+ADAM = {"student_optimizer": "adam", "student_rate": 2e-3, "generator_width": 4, "prior": 301, "bank": 65}
+DAFL = {"generator_batch": 64, "student_batch": 64, "latent": 8, "generator_width": 4, "generator_rate": 1e-3}
+ASKED = {"access": "scores", "gradient": "estimate", "directions": 2}
+CHOSEN = {
+    "edgekd": settings(recipe=ADAM),
+    "dafl": settings(method="dafl", recipe={**DAFL, **dict.fromkeys(("bank", "prior", "prior_share"), 0)}),
+    "limited": settings(recipe=ADAM, **ASKED, max_queries=800),
+    "spent": settings(recipe=ADAM, **ASKED, max_queries=320),  # in the midst of an estimate
+}
+INTERRUPTED = "resumed"
+"""The name of a run that may lie in the folder, with the settings of "edgekd", to be taken up."""
+
+
+def comparable() -> None:
+    """A line for every round, and nothing rounded to bfloat16."""
+    journal.LOG_SECONDS = 0.0
+    training.bfloat16_is_fast = lambda: False
+
+
+def distil_all(teacher: Path, folder: Path) -> None:
+    """All of `CHOSEN`, and what was interrupted."""
+    for name, chosen in CHOSEN.items():
+        distill(teacher, chosen, RunFolder(folder / name))
+    if (folder / INTERRUPTED).is_dir():
+        distill(teacher, CHOSEN["edgekd"], RunFolder(folder / INTERRUPTED), resume=True)
+
+
+if __name__ == "__main__":
+    comparable()
+    here = Path(sys.argv[1])
+    distil_all(here / "teacher.onnx", here)
+    recipe = [word for key, value in SMALL.items() for word in ("--set", f"{key}={value}")]
+    cli.main(["distill", str(here / "teacher.onnx"), "--steps", "1", *recipe])
