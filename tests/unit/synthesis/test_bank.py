@@ -1,5 +1,7 @@
 """The replay bank: what goes in comes out, the oldest goes first."""
 
+import io
+
 import torch
 
 from edgekd.synthesis.bank import Bank
@@ -42,3 +44,10 @@ def test_a_restored_bank_goes_on_as_the_old_one():
     for each in (bank, other):
         each.add(*numbered(7))
     assert bank.in_order()[0].flatten().tolist() == other.in_order()[0].flatten().tolist() == [4, 5, 6, 7]
+
+
+def test_a_bank_is_written_as_far_as_it_is_filled():
+    bank, file = Bank(1000, (1, 8, 8), (100,), 0.0, 1.0), io.BytesIO()
+    bank.add(torch.rand(2, 1, 8, 8), torch.rand(2, 100))
+    torch.save(bank.state_dict(), file)
+    assert file.getbuffer().nbytes < 10_000
