@@ -103,12 +103,44 @@ def folded() -> str:
     return f"{lines(rows)}\n\n{told}"
 
 
+def segmentation() -> str:
+    """Teacher and students that answer every pixel, beside the answer that does not look."""
+    record = json.loads((ROOT / "benchmarks/results/segmentation.json").read_text())
+    teacher, constant, runs = record["teacher"], record["constant"], record["runs"]
+    whole = (percent(teacher["test_accuracy"]), percent(teacher["test_mean_iou"]))
+    rows: list[tuple[str, ...]] = [
+        ("file", "size", "parameters", "accuracy, pixels", "mean IoU", "agrees with teacher"),
+        ("---",) * 6,
+        ("`camvid.onnx`", f"{teacher['bytes'] / 1000:,.0f} kB", f"{teacher['parameters']:,}", *whole, "–"),
+    ]
+    for name, model in runs[0]["models"].items():
+        figures = (spread(record["summary"][figure][name]) for figure in ("accuracy", "mean_iou", "agreement"))
+        rows.append(
+            (f"`{name}`", f"{model['bytes'] / 1000:,.0f} kB", f"{runs[0]['student']['parameters']:,}", *figures)
+        )
+    rows.append(("one class everywhere", "–", "–", percent(constant["accuracy"]), percent(constant["mean_iou"]), "–"))
+    many = f"Mean ± standard deviation over {len(runs)} seeds" if len(runs) > 1 else "One seed, so no spread is known"
+    settings = " ".join(f"--set {name}={value}" for name, value in record["settings"].items())
+    rounds = " to ".join(map(str, sorted({pick(run["rounds"] for run in runs) for pick in (min, max)})))
+    return (
+        f"{lines(rows)}\n\n{many}; last state, on the 233 test images; sizes of the first. One class everywhere is the "
+        f"best that can be answered without looking at the image. {record['minutes']:g} minutes of distillation, "
+        f"{rounds} rounds, on {record['host']['cores']} shared CPU cores, with `{settings}`."
+    )
+
+
 def lines(rows: list[tuple[str, ...]]) -> str:
     return "\n".join("| " + " | ".join(cells) + " |" for cells in rows)
 
 
 STATES = ("passed", "excluded", "failed")
-TABLES = {"first_light": first_light, "conformance": conformance, "importer": importer, "folded": folded}
+TABLES = {
+    "first_light": first_light,
+    "conformance": conformance,
+    "importer": importer,
+    "folded": folded,
+    "segmentation": segmentation,
+}
 
 
 def filled(text: str) -> str:
