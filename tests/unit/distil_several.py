@@ -14,10 +14,12 @@ from edgekd.run_folder import RunFolder
 # Muon rounds to bfloat16; with Adam what differs is rounding in float32. Odd banks and parts are shared out unevenly.
 ADAM = {"student_optimizer": "adam", "student_rate": 2e-3, "generator_width": 4, "prior": 301, "bank": 65}
 DAFL = {"generator_batch": 64, "student_batch": 64, "latent": 8, "generator_width": 4, "generator_rate": 1e-3}
+NAYER = {"generator_batch": 12, "generator_steps": 2, "student_optimizer": "adam", "student_rate": 2e-3}
 ASKED = {"access": "scores", "gradient": "estimate", "directions": 2}
 CHOSEN = {
     "edgekd": settings(recipe=ADAM),
     "dafl": settings(method="dafl", recipe={**DAFL, **dict.fromkeys(("bank", "prior", "prior_share"), 0)}),
+    "nayer-style": settings(method="nayer-style", recipe={**NAYER, **dict.fromkeys(("prior", "prior_share"), 0)}),
     "limited": settings(recipe=ADAM, **ASKED, max_queries=800),
     "spent": settings(recipe=ADAM, **ASKED, max_queries=320),  # in the midst of an estimate
 }
