@@ -29,7 +29,7 @@ from edgekd.teachers.spec import read_spec
 @pytest.fixture(params=[("NCHW", ""), ("NHWC", "Sigmoid")])
 def teacher(request: pytest.FixtureRequest, tmp_path: Path) -> Path:
     layout, ending = request.param
-    onnx.save(random_teacher(3, columns=1, layout=layout, ending=ending), tmp_path / "teacher.onnx")
+    onnx.save(random_teacher(7, columns=1, layout=layout, ending=ending), tmp_path / "teacher.onnx")
     return tmp_path / "teacher.onnx"
 
 
@@ -102,7 +102,7 @@ def test_a_run_learns_it(teacher: Path, tmp_path: Path) -> None:
 @pytest.mark.slow
 def test_the_student_is_exported_and_judged(teacher: Path, tmp_path: Path) -> None:
     run = RunFolder(tmp_path / "run")
-    distill(teacher, settings(steps=60, recipe={"statistics": 0.0}), run)
+    distill(teacher, settings(steps=240, recipe={"statistics": 0.0}), run)
     recipe = load_recipe("minmax").model_copy(update={"samples": 64})
     exported = export(run, int8=True, target=load_target("cpu"), recipe=recipe)
     held = run.held_out().images()
