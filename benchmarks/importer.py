@@ -27,9 +27,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from edgekd.machine import keep_freed_memory
 from edgekd.networks import build_student
 from edgekd.onnx_import import import_onnx
-from edgekd.training import keep_freed_memory
 
 ROOT = Path(__file__).resolve().parent.parent
 RESULT = ROOT / "benchmarks/results/importer.json"

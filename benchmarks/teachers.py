@@ -65,7 +65,7 @@ def adam(model: nn.Module) -> torch.optim.Optimizer:
 
 def cropped(images: Tensor) -> Tensor:
     """Moved by up to 4 pixels, and mirrored."""
-    return moved(images, motions(len(images), 4, True), 4, 0.0)
+    return moved(images, motions(len(images), 4, True), 4, True, 0.0)
 
 
 def still(images: Tensor) -> Tensor:

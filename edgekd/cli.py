@@ -141,6 +141,9 @@ def distill(
     steps: Annotated[int | None, typer.Option(help="Instead of minutes: a number of rounds, reproducible.")] = None,
     seed: Annotated[int | None, typer.Option(help="Of every random number.")] = None,
     threads: Annotated[int | None, typer.Option(help="Of torch.")] = None,
+    device: Annotated[
+        Literal["auto", "cpu", "cuda"] | None, typer.Option(help="auto (if not told): a CUDA GPU where there is one.")
+    ] = None,
     out: Annotated[Path | None, typer.Option(help="Run folder; runs/TEACHER-DATE-TIME if left out.")] = None,
     resume: Annotated[bool, typer.Option("--resume", help="Go on with --out, or with the latest run.")] = False,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace the run in --out.")] = False,
@@ -186,7 +189,12 @@ def distill(
     if resume and overwrite:
         raise BadSetting("--resume goes on with a run, --overwrite replaces it", allowed="one of them")
     told: dict[str, Any] = {"method": method, "student": student, "width": width, "minutes": minutes, "steps": steps}
-    told |= {"seed": seed, "threads": threads, "recipe": flags.pairs(recipe, "--set", "adversary=0.5")}
+    told |= {
+        "seed": seed,
+        "threads": threads,
+        "device": device,
+        "recipe": flags.pairs(recipe, "--set", "adversary=0.5"),
+    }
     told |= {"input_shape": flags.shape(input_shape), "input_range": flags.bounds(input_range), "layout": layout}
     told |= {"mean": flags.numbers(mean, "--mean"), "std": flags.numbers(std, "--std")}
     told |= {"access": access, "gradient": gradient, "directions": directions, "coarse": coarse}

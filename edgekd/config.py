@@ -112,6 +112,9 @@ class DistillSettings(Record):
     steps: int | None = Field(default=None, ge=1)
     seed: int = Field(default=0, ge=0, lt=2**63)
     threads: int | None = Field(default=None, ge=1)
+    device: Literal["auto", "cpu", "cuda"] = Field(
+        default="auto", description="where to train; auto: a CUDA GPU where there is one"
+    )
     input_shape: tuple[int, int, int] | None = Field(default=None, description="channels, height, width")
     input_range: tuple[float, float] | None = None
     mean: tuple[float, ...] | None = None

@@ -21,6 +21,7 @@ from edgekd.config import DistillSettings, Reach
 from edgekd.distributed import Ranks, processes
 from edgekd.errors import BadRun, BadSetting, OutOfQueries
 from edgekd.journal import Journal, Progress, Watch, say
+from edgekd.machine import chosen_device, keep_freed_memory, working_on
 from edgekd.networks import Standardized, generator_of, student_of
 from edgekd.objectives import find_method
 from edgekd.provenance import check_same, cut_metrics, described_again, discard, new_record
@@ -35,7 +36,7 @@ from edgekd.teachers.ledger import Ledger
 from edgekd.teachers.open import Known, Named, Opened, opened_teachers
 from edgekd.teachers.shared import SharedLedger
 from edgekd.teachers.spec import Interface
-from edgekd.training import HELD_OUT, Training, keep_freed_memory, mean_logits
+from edgekd.training import HELD_OUT, Training, mean_logits
 
 __all__ = ["Progress", "distill", "resolve_settings"]
 
@@ -93,12 +94,17 @@ def distill(
     if settings.threads:
         torch.set_num_threads(settings.threads)
     keep_freed_memory()
-    ranks = processes()
+    ranks, device = processes(), chosen_device(settings.device)
+    if ranks.size > 1 and device.type != "cpu":
+        raise BadSetting("several processes share work out among CPUs", where="torchrun", allowed="--device cpu")
     watch = watch if ranks.first else lambda _: None
     ledger = SharedLedger(run.ledger_file, settings.max_queries, ranks)
     names = [teachers] if isinstance(teachers, str | Path) else list(teachers)
     before = run.record() if resume else None
-    with _opened_by_all(names, settings, ledger, reach or Reach(), described_again(before)) as opened:
+    with (
+        _opened_by_all(names, settings, ledger, reach or Reach(), described_again(before)) as opened,
+        working_on(device),
+    ):
         training, record = _prepared(opened, settings, run, before, ranks)
         if resume:
             _take_up(training, run)
@@ -139,7 +145,9 @@ def _prepared(
     record = check_same(run, before, opened, settings) if before else new_record(opened, settings)
     torch.manual_seed(settings.seed)  # here, so that a run begun again draws what it drew the first time
     student = _checked(student_of(record), opened[0].teacher.spec)
-    teachers = [one.teacher for one in opened]
+    device = torch.get_default_device()
+    record["host"]["device"] = str(device)
+    teachers = [one.teacher.to(device) if isinstance(one.teacher, torch.nn.Module) else one.teacher for one in opened]
     return Training(teachers, student, generator_of(record), objective, settings.recipe, ranks), record
 
 
@@ -350,8 +358,9 @@ def _finish(training: Training, run: RunFolder) -> None:
     _save(training, run)
     first = training.ranks.first
     if len(training.prior):
-        chosen = torch.randperm(len(training.prior), generator=torch.Generator().manual_seed(0))[:HELD_OUT]
-        procedural = training.prior.codes_at(chosen)
+        always = torch.Generator().manual_seed(0)
+        chosen = torch.randperm(len(training.prior), generator=always, device="cpu")[:HELD_OUT]
+        procedural = training.prior.codes_at(chosen.to(training.device)).cpu()
         if first:
             run.write_procedural(procedural.numpy())
     if not len(training.held_out):
@@ -363,5 +372,5 @@ def _finish(training: Training, run: RunFolder) -> None:
     if not first:
         return
     write_grid(run.samples / "final.png", codes, questions.chosen(stored, training.task))
-    answered = torch.cat(answers).numpy()
-    run.write_held_out(HeldOut(codes.numpy(), answered, training.low, training.high, training.task, layout))
+    answered = torch.cat(answers).cpu().numpy()
+    run.write_held_out(HeldOut(codes.cpu().numpy(), answered, training.low, training.high, training.task, layout))

@@ -110,11 +110,15 @@ class Ranks:
             for parameter, part in zip(learning, torch.split(mean, [p.numel() for p in learning]), strict=True):
                 parameter.grad = part.view_as(parameter)
 
+    def mine(self, places: Tensor) -> Tensor | slice:
+        """Which of these rows lie in this process; all, without looking, where it is alone."""
+        return slice(None) if self.size == 1 else places % self.size == self.rank
+
     def rows(self, own: Tensor, index: Tensor) -> Tensor:
         """Rows `index` of a tensor whose row i lies in process i % size, at i // size; in all of them."""
         if self.size == 1:
             return own[index]
-        mine = index % self.size == self.rank
+        mine = self.mine(index)
         found = own.new_zeros(len(index), *own.shape[1:])
         found[mine] = own[index[mine] // self.size]
         return self.sum(found)

@@ -6,11 +6,13 @@ It decides nothing; the first of several processes keeps it for all of them.
 from __future__ import annotations
 
 import json
+import math
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
 
-import numpy as np
+import torch
+from torch import Tensor
 
 from edgekd.errors import EdgekdError
 from edgekd.run_folder import RunFolder
@@ -67,17 +69,19 @@ class Journal:
         self.health: dict[str, float] = {}
         self.rounds, self.images, self.told, self.pictured = 0, training.images_seen, time.monotonic(), 0
 
-    def note(self, terms: Mapping[str, float], fraction: float) -> None:
+    def note(self, terms: Mapping[str, Tensor], fraction: float) -> None:
         """Take the terms of one round, at a fraction of the run.
 
         Raises:
             EdgekdError: they are not finite.
         """
-        for name, value in terms.items():
+        values = torch.stack(list(terms.values())).tolist()  # the one time in a round that a GPU is waited for
+        for name, value in zip(terms, values, strict=True):
             self.sums[name] = self.sums.get(name, 0.0) + value
         self.rounds += 1
-        if not np.isfinite(sum(terms.values())):
-            raise EdgekdError(f"the losses are no longer finite at step {self.training.step}: {dict(terms)}")
+        if not math.isfinite(sum(values)):
+            told = dict(zip(terms, values, strict=True))
+            raise EdgekdError(f"the losses are no longer finite at step {self.training.step}: {told}")
         now = time.monotonic()
         if not self.training.ranks.first or (now - self.told < LOG_SECONDS and fraction < 1):
             return

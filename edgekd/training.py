@@ -5,10 +5,8 @@ It knows how to take one generator step and one student step. When to take them 
 
 from __future__ import annotations
 
-import ctypes
 import io
 import math
-import sys
 from collections.abc import Callable, Iterable, Sequence
 from functools import partial
 from pathlib import Path
@@ -20,6 +18,7 @@ from torch import Tensor, nn
 from edgekd.config import Recipe
 from edgekd.distributed import ALONE, Ranks
 from edgekd.errors import BadRun
+from edgekd.machine import bfloat16_is_fast, random_states, set_random_states
 from edgekd.networks.generators import Generator
 from edgekd.networks.muon import Muon
 from edgekd.networks.synchronized import synchronize
@@ -41,7 +40,6 @@ BANK_BYTES = 2**30
 """What a bank may hold: large images, and answers of their every pixel, make it shorter than the recipe says."""
 PART, DRAWN = 256, 4
 """Procedural images are asked about 256 at a time; one in four is drawn, the others are bred."""
-_M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3  # malloc.h
 OPTIMIZERS: dict[str, Callable[[Iterable[nn.Parameter], float], torch.optim.Optimizer | Muon]] = {
     "adam": torch.optim.Adam,
     "sgd": partial(torch.optim.SGD, momentum=0.9, weight_decay=1e-4),
@@ -49,25 +47,8 @@ OPTIMIZERS: dict[str, Callable[[Iterable[nn.Parameter], float], torch.optim.Opti
 }
 
 
-def bfloat16_is_fast() -> bool:
-    """Whether this CPU multiplies bfloat16 in hardware; else autocast would only cost precision."""
-    capabilities = torch.cpu.get_capabilities()
-    return bool(capabilities.get("avx512_bf16") or capabilities.get("amx_bf16"))
-
-
-def keep_freed_memory() -> bool:
-    """Let glibc hold on to large blocks that are freed: every round asks for the same ones again.
-
-    Handed back to the system they come as fresh pages, which cost a tenth of a generator step.
-
-    Returns:
-        Whether it took effect: without glibc it does not.
-    """
-    mallopt = getattr(ctypes.CDLL(None), "mallopt", None) if sys.platform == "linux" else None
-    if mallopt is None:
-        return False
-    kept, mapped = mallopt(_M_TRIM_THRESHOLD, 2**31 - 1), mallopt(_M_MMAP_THRESHOLD, 2**25)
-    return bool(kept and mapped)
+Terms = dict[str, Tensor]
+"""Loss terms by name. They stay tensors until they are told: a GPU need not be waited for."""
 
 
 class Training:
@@ -114,7 +95,8 @@ class Training:
         self.held_out = Bank(sizes[2], *kept)  # few: every process has all of them
         self.step, self.seconds, self.images_seen, self.warming_up = 0, 0.0, 0, False
         self.examined, self.collapses = 0, 0
-        self.autocast = torch.autocast("cpu", torch.bfloat16, enabled=bfloat16_is_fast())
+        self.device = next(student.parameters()).device
+        self.autocast = torch.autocast(self.device.type, torch.bfloat16, enabled=bfloat16_is_fast(self.device))
 
     def ask_about_prior(self) -> bool:
         """Ask the teachers about the next procedural images; False when there are enough.
@@ -148,7 +130,7 @@ class Training:
         elif self.generator.latents.renew():
             self.generator_optimizer.state.clear()
 
-    def generator_round(self, expired: Callable[[], bool]) -> tuple[Tensor, Tensor, dict[str, float]]:
+    def generator_round(self, expired: Callable[[], bool]) -> tuple[Tensor, Tensor, Terms]:
         """The generator's updates of one round; keeps every batch it made, or the one of least loss.
 
         Args:
@@ -157,19 +139,19 @@ class Training:
         Returns:
             The images and logits kept last, and the loss terms of the last update.
         """
-        chosen, least = None, math.inf
+        chosen, least = None, torch.tensor(math.inf)
         for _ in range(self.recipe.generator_steps):
             images, logits, terms = self.generator_step()
             if self.recipe.keep == "every":
                 kept = self.keep(images, logits)
-            elif chosen is None or sum(terms.values()) < least:
-                chosen, least = (images, logits), sum(terms.values())
+            elif chosen is None or _total(terms) < least:
+                chosen, least = (images, logits), _total(terms)
             if expired():
                 break
         self.objective.end_round()
         return *(kept if chosen is None else self.keep(*chosen)), terms
 
-    def generator_step(self) -> tuple[Tensor, Tensor, dict[str, float]]:
+    def generator_step(self) -> tuple[Tensor, Tensor, Terms]:
         """One update of the generator.
 
         Returns:
@@ -189,7 +171,7 @@ class Training:
             parameter.grad = gradient
         self.ranks.average(parameters)
         self.generator_optimizer.step()
-        return gather(images.detach(), count), mean_logits(answers).detach(), _values(terms)
+        return gather(images.detach(), count), mean_logits(answers).detach(), _detached(terms)
 
     def _answers(self, images: Tensor, count: int) -> list[Answer]:
         """What the teachers answer to a whole batch of `count` images, of which `images` are this process's share."""
@@ -208,9 +190,9 @@ class Training:
         return motions(count, self.recipe.shift, self.recipe.mirror)
 
     def _moved(self, images: Tensor, how: Tensor) -> Tensor:
-        return _ready(moved(images, how, self.recipe.shift, self.low))
+        return _ready(moved(images, how, self.recipe.shift, self.recipe.mirror, self.low))
 
-    def student_step(self, images: Tensor, logits: Tensor) -> dict[str, float]:
+    def student_step(self, images: Tensor, logits: Tensor) -> Terms:
         """One update of the student on images `[N, C, H, W]` and the teachers' logits; the loss terms."""
         with self.autocast:
             own = self.student(_ready(self.ranks.share(images)))
@@ -220,7 +202,7 @@ class Training:
         self.ranks.average(self.student.parameters())
         self.student_optimizer.step()
         self.images_seen += len(images)
-        return _values(terms)
+        return _detached(terms)
 
     def examine(self) -> Health | None:
         """How the newest generated images are, if there are enough since the last time; cures a collapse.
@@ -275,7 +257,7 @@ class Training:
         if not self.ranks.first:
             return
         written = io.BytesIO()  # torch hides a full disk behind an error of its own, so it never writes to one
-        torch.save({"parts": parts, "counters": counters, "random": torch.get_rng_state()}, written)
+        torch.save({"parts": parts, "counters": counters, "random": random_states(self.device)}, written)
         with atomic(path) as file:
             file.write(written.getbuffer())
 
@@ -286,12 +268,12 @@ class Training:
             BadRun: the file is missing, damaged or of another network.
         """
         try:
-            state: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
+            state: dict[str, Any] = torch.load(path, map_location=self.device, weights_only=True)
             for name in _PARTS:
                 getattr(self, name).load_state_dict(state["parts"][name])
             for name in _COUNTERS:
                 setattr(self, name, state["counters"][name])
-            torch.set_rng_state(state["random"])
+            set_random_states(state["random"], self.device)
         except Exception as error:  # a damaged pickle may raise anything at all
             hint = "start afresh with --overwrite"
             raise BadRun("the checkpoint is damaged or does not fit this run", where=path, hint=hint) from error
@@ -330,9 +312,9 @@ def mean_logits(answers: Sequence[Answer]) -> Tensor:
     return torch.stack([answer.logits for answer in answers]).mean(dim=0)
 
 
-def _total(terms: dict[str, Tensor]) -> Tensor:
+def _total(terms: Terms) -> Tensor:
     return torch.stack(list(terms.values())).sum()
 
 
-def _values(terms: dict[str, Tensor]) -> dict[str, float]:
-    return {name: float(term.detach()) for name, term in terms.items()}
+def _detached(terms: Terms) -> Terms:
+    return {name: term.detach() for name, term in terms.items()}

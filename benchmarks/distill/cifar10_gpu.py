@@ -130,7 +130,9 @@ def teacher_trained(pair: Pair, size: Size, folder: Path, device: str, end: floa
 def _epoch(model: nn.Module, images: Tensor, classes: Tensor, batch: int, descent: Any, schedule: Any) -> float:
     model.train()
     for index in torch.randperm(len(images)).split(batch)[: len(images) // batch]:
-        shown = moved(images[index], motions(len(index), 4, True), 4, 0.0).contiguous(memory_format=torch.channels_last)
+        shown = moved(images[index], motions(len(index), 4, True), 4, True, 0.0).contiguous(
+            memory_format=torch.channels_last
+        )
         with torch.autocast(images.device.type, torch.bfloat16):
             logits = model(shown)
         loss = functional.cross_entropy(logits.float(), classes[index])

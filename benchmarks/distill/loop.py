@@ -27,6 +27,7 @@ sys.path.insert(0, str(ROOT / "benchmarks"))
 from rows import ROWS  # noqa: E402
 
 from edgekd.config import Reach  # noqa: E402
+from edgekd.machine import keep_freed_memory  # noqa: E402
 from edgekd.networks import generator_of, student_of  # noqa: E402
 from edgekd.objectives import find_method  # noqa: E402
 from edgekd.provenance import new_record  # noqa: E402
@@ -34,7 +35,7 @@ from edgekd.run_folder import write_json  # noqa: E402
 from edgekd.settings import resolve_settings  # noqa: E402
 from edgekd.teachers.ledger import Ledger  # noqa: E402
 from edgekd.teachers.open import opened_teachers  # noqa: E402
-from edgekd.training import Training, keep_freed_memory  # noqa: E402
+from edgekd.training import Training  # noqa: E402
 
 RESULT = ROOT / "benchmarks/results/loop.json"
 LAYERS = re.compile(r"conv|batch_norm|mm|linear|relu|threshold|clamp_min|pool|hardswish|hardsigmoid|tanh|upsample")

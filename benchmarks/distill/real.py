@@ -24,6 +24,7 @@ import data  # noqa: E402
 from rows import ROWS, Row  # noqa: E402
 
 from edgekd.config import Reach  # noqa: E402
+from edgekd.machine import keep_freed_memory  # noqa: E402
 from edgekd.networks import generator_of, student_of  # noqa: E402
 from edgekd.objectives import find_method  # noqa: E402
 from edgekd.provenance import new_record  # noqa: E402
@@ -31,7 +32,7 @@ from edgekd.settings import resolve_settings  # noqa: E402
 from edgekd.teachers.codes import from_codes  # noqa: E402
 from edgekd.teachers.ledger import Ledger  # noqa: E402
 from edgekd.teachers.open import opened_teachers  # noqa: E402
-from edgekd.training import Training, keep_freed_memory, mean_logits  # noqa: E402
+from edgekd.training import Training, mean_logits  # noqa: E402
 
 
 def trained(row: Row, seed: int, minutes: float, images: torch.Tensor, folder: Path) -> Training:

@@ -43,7 +43,7 @@ class Bank:
     def add(self, images: Tensor, logits: Tensor) -> None:
         """Store N images and their answers, over the oldest where the ring is full."""
         places = (self.written + torch.arange(len(images))) % self.capacity
-        mine = places % self.ranks.size == self.ranks.rank
+        mine = self.ranks.mine(places)
         rows = places[mine] // self.ranks.size
         self.codes[rows] = to_codes(images[mine], self.low, self.high)
         self.logits[rows] = logits[mine].detach().float()

@@ -28,7 +28,7 @@ def write_grid(path: Path, codes: Tensor, chosen: Tensor) -> None:
             colours = image if channels == 3 else image[:1].expand(3, height, width)
             sheet[:, top : top + height, left : left + width] = colours
     scale = max(1, 56 // height)
-    picture = Image.fromarray(sheet.permute(1, 2, 0).contiguous().numpy())
+    picture = Image.fromarray(sheet.permute(1, 2, 0).contiguous().cpu().numpy())
     picture = picture.resize((picture.width * scale, picture.height * scale), Image.Resampling.NEAREST)
     encoded = io.BytesIO()
     picture.save(encoded, format="PNG")

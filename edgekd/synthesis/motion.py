@@ -17,7 +17,7 @@ def motions(count: int, shift: int, mirror: bool) -> Tensor:
     return torch.cat([corners, mirrored], dim=1)
 
 
-def moved(images: Tensor, how: Tensor, shift: int, fill: float) -> Tensor:
+def moved(images: Tensor, how: Tensor, shift: int, mirror: bool, fill: float) -> Tensor:
     """Each of `[N, C, H, W]` cut from itself with a border of `shift` pixels, and mirrored, as `motions` say.
 
     Differentiable. The border is `fill`, in the images' own range.
@@ -28,6 +28,6 @@ def moved(images: Tensor, how: Tensor, shift: int, fill: float) -> Tensor:
         rows, columns = how[:, :1] + torch.arange(height), how[:, 1:2] + torch.arange(width)
         places = torch.arange(len(images))[:, None, None], rows[:, :, None], columns[:, None, :]
         images = padded[places].permute(0, 3, 1, 2)
-    if how[:, 2].any():
+    if mirror:
         images = torch.where(how[:, 2].bool()[:, None, None, None], images.flip(3), images)
     return images

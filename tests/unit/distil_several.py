@@ -30,7 +30,7 @@ INTERRUPTED = "resumed"
 def comparable() -> None:
     """A line for every round, and nothing rounded to bfloat16."""
     journal.LOG_SECONDS = 0.0
-    training.bfloat16_is_fast = lambda: False
+    training.bfloat16_is_fast = lambda _: False
 
 
 def distil_all(teacher: Path, folder: Path) -> None:

@@ -161,7 +161,7 @@ def losses(run: RunFolder, since: int = 0) -> dict[tuple[int, str], float]:
 @pytest.mark.slow
 def test_two_processes_are_as_one_and_take_up_what_one_has_left(teacher_file, tmp_path, monkeypatch) -> None:
     monkeypatch.setattr("edgekd.journal.LOG_SECONDS", 0.0)
-    monkeypatch.setattr("edgekd.training.bfloat16_is_fast", lambda: False)
+    monkeypatch.setattr("edgekd.training.bfloat16_is_fast", lambda _: False)
     monkeypatch.setattr("test_distill.settings", lambda: distil_several.CHOSEN["edgekd"])
     interrupted(teacher_file, RunFolder(tmp_path / "resumed"), 3, monkeypatch)
     running = torchrun(tmp_path, distil_several.__file__, tmp_path)

@@ -7,7 +7,7 @@ from edgekd.synthesis.motion import moved as moved_as
 
 
 def moved(images: torch.Tensor, shift: int, mirror: bool, fill: float) -> torch.Tensor:
-    return moved_as(images, motions(len(images), shift, mirror), shift, fill)
+    return moved_as(images, motions(len(images), shift, mirror), shift, mirror, fill)
 
 
 def test_nothing_asked_is_nothing_done():
