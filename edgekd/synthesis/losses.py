@@ -71,16 +71,18 @@ def statistics_prior(layers: Sequence[Moments]) -> Tensor:
     """What batch normalization implies once it is folded away, summed over layers: a prior that knows no scale.
 
     After folding, a layer puts out what was normalized, times gamma plus beta, and over the training data channel c has
-    mean beta_c and deviation |gamma_c|. In trained networks beta is near zero and |gamma| nearly the same all over a
-    layer. So means are asked to be small against the layer's deviation s, and deviations to be equal:
-    3 * (||mean / average s||_2 + ||log s - average log s||_2) (measured by edgekd, as is the factor by which it has to
-    weigh more than `statistics`; no published source).
+    mean beta_c and deviation |gamma_c|. In trained networks both are nearly the same all over a layer; beta is near
+    zero at first, but training for long moves it, all channels alike. So means and deviations s are each asked to be
+    equal, the means in units of the layer's root mean square r: 3 * (||(mean - average mean) / r||_2 + ||log s -
+    average log s||_2) (measured by edgekd, as is the factor by which it has to weigh more than `statistics`; no
+    published source).
     """
     terms = []
     for layer in layers:
-        deviation = (layer.variance + 1e-6).sqrt()
-        logarithm = deviation.log()
-        terms.append(torch.linalg.vector_norm(layer.mean / deviation.mean()))
+        variance = layer.variance + 1e-6
+        logarithm = variance.log() / 2
+        scale = (layer.mean.square() + variance).mean().sqrt()
+        terms.append(torch.linalg.vector_norm((layer.mean - layer.mean.mean()) / scale))
         terms.append(torch.linalg.vector_norm(logarithm - logarithm.mean()))
     return 3 * torch.stack(terms).sum()
 

@@ -51,11 +51,12 @@ def test_a_channel_that_never_varies_keeps_the_gradient_finite():
     assert dead.grad.isfinite().all()
 
 
-def test_statistics_prior_wants_no_mean_and_equal_deviations_at_any_scale():
-    at_ease = Moments(torch.zeros(4), torch.full((4,), 9.0))
+def test_statistics_prior_wants_equal_means_and_equal_deviations_at_any_scale():
+    at_ease = Moments(torch.full((4,), -2.0), torch.full((4,), 9.0))
     assert losses.statistics_prior([at_ease, at_ease]).item() == pytest.approx(0.0, abs=1e-6)
-    mean, deviation = torch.tensor([3.0, 4.0]), torch.tensor([1.0, math.e**2])
-    expected = 3 * (5.0 / ((1 + math.e**2) / 2) + math.sqrt(2))
+    mean, deviation = torch.tensor([3.0, 5.0]), torch.tensor([1.0, math.e**2])
+    root_mean_square = math.sqrt((9 + 1 + 25 + math.e**4) / 2)
+    expected = 3 * (math.sqrt(2) / root_mean_square + math.sqrt(2))
     for scale in (1.0, 1000.0):
         layer = Moments(scale * mean, (scale * deviation) ** 2)
         assert losses.statistics_prior([layer]).item() == pytest.approx(expected, rel=1e-5)
