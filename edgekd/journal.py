@@ -19,7 +19,7 @@ from edgekd.run_folder import RunFolder
 from edgekd.synthesis import questions
 from edgekd.synthesis.grid import write_grid
 from edgekd.synthesis.health import Health
-from edgekd.training import Training
+from edgekd.training import NEWEST, Training
 
 LOG_SECONDS, GRIDS = 1.0, 10
 
@@ -110,8 +110,7 @@ class Journal:
         rate = (training.images_seen - self.images) / max(interval, 1e-9)
         left = training.seconds * (1 - fraction) / max(fraction, 1e-9) if fraction < 1 else 0.0
         progress = Progress(training.step, min(fraction, 1.0), training.seconds, left, rate, means)
-        logits = training.held_out.in_order()[1][-256:]
-        balance = questions.balance(logits, training.task)
+        balance = questions.balance(training.held_out.newest(NEWEST)[1], training.task)
         line = {"step": training.step, "seconds": round(training.seconds, 2), "class_entropy": round(balance, 4)}
         line |= {name: round(value, 6) for name, value in means.items()} | self.health
         self.health = {}

@@ -212,7 +212,7 @@ class Training:
         if self.held_out.written - self.examined < NEWEST:
             return None
         self.examined = self.held_out.written
-        codes, logits = (part[-NEWEST:] for part in self.held_out.in_order())
+        codes, logits = self.held_out.newest(NEWEST)
         with torch.no_grad(), self.autocast:
             own = self.student.eval()(_ready(from_codes(codes, self.low, self.high))).float()
         self.student.train()

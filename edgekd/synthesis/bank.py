@@ -65,8 +65,11 @@ class Bank:
 
     def in_order(self) -> tuple[Tensor, Tensor]:
         """All stored codes and logits, oldest first."""
-        start = self.written % self.capacity if self.written > self.capacity else 0
-        order = (start + torch.arange(len(self))) % max(1, self.capacity)
+        return self.newest(len(self))
+
+    def newest(self, count: int) -> tuple[Tensor, Tensor]:
+        """The last `count` stored codes and logits, oldest first; all where there are fewer."""
+        order = torch.arange(self.written - min(count, len(self)), self.written) % max(1, self.capacity)
         return self.codes_at(order), self.ranks.rows(self.logits, order)
 
     def state_dict(self) -> dict[str, object]:

@@ -2,6 +2,7 @@
 
 import io
 
+import pytest
 import torch
 
 from edgekd.synthesis.bank import Bank
@@ -51,3 +52,13 @@ def test_a_bank_is_written_as_far_as_it_is_filled():
     bank.add(torch.rand(2, 1, 8, 8), torch.rand(2, 100))
     torch.save(bank.state_dict(), file)
     assert file.getbuffer().nbytes < 10_000
+
+
+@pytest.mark.parametrize("written", [3, 8, 13])
+def test_the_newest_are_the_end_of_all_in_order(written):
+    bank = Bank(8, (1, 1, 1), (1,), 0.0, 1.0)
+    for value in range(written):
+        bank.add(*numbered(value))
+    for count in (1, 3, 8, 100):
+        for newest, whole in zip(bank.newest(count), bank.in_order(), strict=True):
+            assert torch.equal(newest, whole[-count:])
