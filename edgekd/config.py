@@ -61,6 +61,7 @@ class Recipe(Record):
     bank: int = Field(ge=0, description="generated images kept for replay, with the teacher's answers")
     prior: int = Field(ge=0, description="procedural images the teacher is asked about before training")
     prior_share: float = Field(ge=0, lt=1, description="their share of every student batch")
+    fit: bool = Field(default=False, description="batches shrink for images of more than 32x32 pixels, if not set")
     latent: int = Field(ge=1)
     generator_width: int = Field(ge=1)
     output: Literal["tanh", "soft", "sigmoid"] = Field(
@@ -106,6 +107,7 @@ class DistillSettings(Record):
 
     method: str = "edgekd"
     recipe: Recipe
+    fixed: tuple[str, ...] = Field(default=(), description="sizes in the recipe that are not fitted to the images")
     student: str = "auto"
     width: float | None = Field(default=None, gt=0, le=16)
     minutes: float | None = Field(default=None, gt=0)

@@ -26,7 +26,7 @@ from edgekd.networks import Standardized, generator_of, student_of
 from edgekd.objectives import find_method
 from edgekd.provenance import check_same, cut_metrics, described_again, discard, new_record
 from edgekd.run_folder import HeldOut, RunFolder, atomic, write_json
-from edgekd.settings import resolve_settings
+from edgekd.settings import fitted, resolve_settings
 from edgekd.synthesis import questions
 from edgekd.synthesis.grid import write_grid
 from edgekd.teachers import Signal, require
@@ -105,6 +105,7 @@ def distill(
         _opened_by_all(names, settings, ledger, reach or Reach(), described_again(before)) as opened,
         working_on(device),
     ):
+        settings = fitted(settings, opened[0].teacher.spec.height, opened[0].teacher.spec.width)
         training, record = _prepared(opened, settings, run, before, ranks)
         if resume:
             _take_up(training, run)

@@ -25,8 +25,8 @@ from edgekd.run_folder import RunFolder, atomic
 from edgekd.run_record import SCHEMA
 from edgekd.teachers.open import Known, Opened
 
-UNBOUND = ("max_queries", "device")
-"""Settings that a resumed run may change: they say when to stop and where to work, not what comes out."""
+UNBOUND = ("max_queries", "device", "fixed")
+"""Settings that a resumed run may change: they say when to stop or where to work, not what comes out."""
 
 
 def new_record(opened: Sequence[Opened], settings: DistillSettings) -> dict[str, Any]:

@@ -15,6 +15,10 @@ from edgekd.run_folder import RunFolder
 from edgekd.shipped import read_toml
 
 DEFAULT_MINUTES = 3.9
+LEAST = {"generator_batch": 16, "student_batch": 32}
+"""Sizes that shrink for large images, and how far."""
+PIXELS = 32 * 32
+"""Images of more pixels than this are large: recipes are written for small ones."""
 
 
 def resolve_settings(
@@ -41,6 +45,8 @@ def resolve_settings(
     parts = [source.get("recipe", {}) for source in (stored, written, given)]
     if not all(isinstance(part, Mapping) for part in parts):
         raise BadSetting("recipe must be a table of weights and sizes", where=config_file)
+    told = {key for part in parts[1:] for key in part}
+    merged["fixed"] = tuple(sorted({*stored.get("fixed", ()), *told.intersection(LEAST)}))
     base = {} if stored else method.recipe.model_dump()
     merged["recipe"] = {**base, **{key: value for part in parts for key, value in part.items()}}
     if "steps" in given and "minutes" not in given:
@@ -50,3 +56,17 @@ def resolve_settings(
     if merged.get("minutes") is None and merged.get("steps") is None:
         merged["minutes"] = DEFAULT_MINUTES
     return validated(DistillSettings, merged, config_file or "settings")
+
+
+def fitted(settings: DistillSettings, height: int, width: int) -> DistillSettings:
+    """Settings whose batches suit images of a size: the same number of pixels, if nobody asked for so many images.
+
+    Batches for images of up to 32x32 are the recipe's; of larger ones, where the recipe fits its batches, so many fewer
+    that they take about the same time and memory, in eights, down to `LEAST`. What comes out is fixed: it can be stored
+    and come here again.
+    """
+    recipe, share = settings.recipe, PIXELS / (height * width)
+    free = [name for name in LEAST if recipe.fit and share < 1 and name not in settings.fixed]
+    fewer = {name: max(LEAST[name], int(share * getattr(recipe, name)) // 8 * 8) for name in free}
+    smaller = {name: min(count, getattr(recipe, name)) for name, count in fewer.items()}
+    return settings.model_copy(update={"recipe": recipe.model_copy(update=smaller), "fixed": tuple(sorted(LEAST))})

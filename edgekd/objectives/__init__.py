@@ -51,13 +51,8 @@ METHODS: dict[str, Method] = {
             **{"temperature": 8.0, "generator_batch": 128, "student_batch": 256, "generator_steps": 1},
             **{"student_steps": 5, "share_batch": False, "bank": 40_000, "prior": 24_000, "prior_share": 0.3},
             **{"latent": 100, "generator_width": 16, "output": "soft", "generator_rate": 4e-3},
-            **{
-                "generator_beta": 0.5,
-                "student_optimizer": "muon",
-                "student_rate": 8e-2,
-                "anneal": "both",
-                "revivals": 3,
-            },
+            **{"generator_beta": 0.5, "student_optimizer": "muon", "student_rate": 8e-2, "anneal": "both"},
+            **{"revivals": 3, "fit": True},
         ),
     ),
     # As the authors' code has it for MNIST; of 528 images 16 are set aside, which leaves the published batch of 512.
