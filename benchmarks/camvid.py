@@ -27,7 +27,7 @@ from edgekd.networks.unet import UNet
 
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT / "examples"))
-from make_teacher import NormalizedTeacher, export  # noqa: E402
+from make_teacher import NormalizedTeacher, export, one_cycle  # noqa: E402
 
 DATA = ROOT.parent / "shared/data/camvid_96x128.npz"
 CLASSES, SHAPE, WIDTH = 11, (3, 96, 128), 0.625
@@ -76,7 +76,7 @@ def train(model: torch.nn.Module, images: Tensor, labels: Tensor, epochs: int) -
     """AdamW, a one-cycle rate; the last state is the result."""
     descent = torch.optim.AdamW(model.parameters(), lr=RATE, weight_decay=DECAY)
     rounds = len(images) // BATCH
-    schedule = torch.optim.lr_scheduler.OneCycleLR(descent, max_lr=RATE, total_steps=epochs * rounds, pct_start=0.2)
+    schedule = one_cycle(descent, epochs * rounds)
     rarity = weights(labels)
     model.train()
     for epoch in range(epochs):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import tarfile
 from collections.abc import Callable
+from functools import cache
 from pathlib import Path
 
 import numpy as np
@@ -48,6 +49,7 @@ def _cifar10(folder: Path) -> tuple[Split, Split]:
 DATA = {"mnist": _grey("mnist"), "fashion_mnist": _grey("fashion_mnist"), "cifar10": _cifar10}
 
 
+@cache
 def load(name: str, folder: Path = SHARED) -> tuple[Split, Split]:
     """Training and test split of a data set, each uint8 `[N, C, H, W]` and int64 `[N]`."""
     return DATA[name](folder)

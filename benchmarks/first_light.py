@@ -64,6 +64,13 @@ def one_seed(seed: int, minutes: float, whole_test: Path, folder: Path) -> dict[
     }
 
 
+def measured(run: Path, test: Path) -> dict[str, Any]:
+    """What `edgekd eval` finds of the student of a run that has ended, once it is exported."""
+    edgekd("export", run)
+    found: dict[str, Any] = edgekd("eval", run, "--data", test)[0]["models"]["student.onnx"]
+    return found
+
+
 def accuracies(evaluations: dict[str, Any]) -> dict[str, Any]:
     """Accuracy per model, and agreement with the teacher where it was there to be asked."""
     found: dict[str, Any] = {}

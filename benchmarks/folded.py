@@ -25,7 +25,7 @@ from typing import Any
 import data
 import onnx
 import onnxsim
-from first_light import ROOT, TEACHER, edgekd, spread
+from first_light import ROOT, TEACHER, edgekd, measured, spread
 
 from edgekd.teachers.spec import read_spec
 
@@ -55,10 +55,9 @@ def measure(teacher: Path, minutes: float, seeds: int, whole_test: Path, folder:
         for variant, (file, more) in compared.items():
             run = folder / f"{teacher.stem}-{variant}-{seed}"
             edgekd("distill", file, "--out", run, "--minutes", minutes, "--seed", seed, *more)
-            edgekd("export", run)
-            evaluated = edgekd("eval", run, "--data", whole_test)[0]["models"]["student.onnx"]
-            accuracies.setdefault(variant, []).append(evaluated["accuracy"])
-            print(teacher.stem, seed, variant, evaluated["accuracy"], file=sys.stderr, flush=True)
+            accuracy = measured(run, whole_test)["accuracy"]
+            accuracies.setdefault(variant, []).append(accuracy)
+            print(teacher.stem, seed, variant, accuracy, file=sys.stderr, flush=True)
     record = json.loads(teacher.with_suffix(".json").read_text())
     folded, _ = compared["prior"]
     return {
@@ -83,8 +82,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as name:
         whole_test = data.write_test("fashion_mnist", Path(name) / "test.npz", arguments.data)
         for teacher in arguments.teachers:
-            measured = measure(teacher, arguments.minutes, arguments.seeds, whole_test, Path(name))
-            found[teacher.stem] = measured
+            found[teacher.stem] = measure(teacher, arguments.minutes, arguments.seeds, whole_test, Path(name))
             host = {"machine": platform.machine(), "cores": os.cpu_count()}
             RESULT.write_text(json.dumps({"schema": SCHEMA, "host": host, "teachers": found}, indent=2) + "\n")
     subprocess.run([sys.executable, ROOT / "benchmarks/readme.py"], check=True)

@@ -29,7 +29,7 @@ from edgekd.scoring import Tally
 RESULT, SCHEMA = ROOT / "benchmarks/results/segmentation.json", "edgekd.benchmark.segmentation/1"
 TEACHER = ROOT / "runs/teachers/camvid.onnx"
 SETTINGS = {"generator_batch": 16, "student_batch": 32, "bank": 1024, "prior": 1024}
-"""The defaults are for images of a few hundred pixels: with them a round would take some twenty CPU seconds here."""
+"""The default's batches for images of this size, and smaller banks, for answers of pixels are large."""
 FIGURES = ("accuracy", "mean_iou", "agreement")
 
 

@@ -189,16 +189,11 @@ def distill(
     if resume and overwrite:
         raise BadSetting("--resume goes on with a run, --overwrite replaces it", allowed="one of them")
     told: dict[str, Any] = {"method": method, "student": student, "width": width, "minutes": minutes, "steps": steps}
-    told |= {
-        "seed": seed,
-        "threads": threads,
-        "device": device,
-        "recipe": flags.pairs(recipe, "--set", "adversary=0.5"),
-    }
+    told |= {"seed": seed, "threads": threads, "recipe": flags.pairs(recipe, "--set", "adversary=0.5")}
     told |= {"input_shape": flags.shape(input_shape), "input_range": flags.bounds(input_range), "layout": layout}
     told |= {"mean": flags.numbers(mean, "--mean"), "std": flags.numbers(std, "--std")}
     told |= {"access": access, "gradient": gradient, "directions": directions, "coarse": coarse}
-    told |= {"max_queries": max_queries, "task": task}
+    told |= {"max_queries": max_queries, "task": task, "device": device}
     wait: dict[str, Any] = {"timeout": timeout, "patience": patience, "batch": batch, "token_env": token_env}
     wait |= {"headers": flags.pairs(header, "--header", "X-Api-Key=API_KEY"), "trust_callable": trust_callable}
     reach = validated(Reach, {name: value for name, value in wait.items() if value is not None}, "flags")

@@ -66,22 +66,42 @@ def train(
 
     No label smoothing: it makes for a teacher whose outputs tell a student less (Mueller et al., 2019).
     """
-    steps, rate = epochs * (len(images) // batch), descent.param_groups[0]["lr"]
-    schedule = torch.optim.lr_scheduler.OneCycleLR(descent, max_lr=rate, total_steps=steps, pct_start=0.2)
-    model.train()
-    for epoch in range(epochs):
+    schedule = one_cycle(descent, epochs * (len(images) // batch))
+    for number in range(epochs):
         started = time.perf_counter()
-        order = torch.randperm(len(images))
-        for index in order.split(batch)[: len(images) // batch]:
-            x = augment(images[index]).contiguous(memory_format=torch.channels_last)
-            with torch.autocast("cpu", torch.bfloat16, enabled=bfloat16):
-                logits = model(x)
-            loss = functional.cross_entropy(logits.float(), labels[index])
-            descent.zero_grad(set_to_none=True)
-            loss.backward()
-            descent.step()
-            schedule.step()
-        print(f"epoch {epoch + 1}/{epochs}  loss {loss.item():.3f}  {time.perf_counter() - started:.1f} s", flush=True)
+        loss = epoch(model, images, labels, descent, schedule, batch=batch, bfloat16=bfloat16, augment=augment)
+        print(f"epoch {number + 1}/{epochs}  loss {loss:.3f}  {time.perf_counter() - started:.1f} s", flush=True)
+
+
+def one_cycle(descent: torch.optim.Optimizer, steps: int) -> torch.optim.lr_scheduler.LRScheduler:
+    """A rate that rises over a fifth of the steps to the optimizer's own, and falls."""
+    rate = descent.param_groups[0]["lr"]
+    return torch.optim.lr_scheduler.OneCycleLR(descent, max_lr=rate, total_steps=steps, pct_start=0.2)
+
+
+def epoch(
+    model: nn.Module,
+    images: Tensor,
+    labels: Tensor,
+    descent: torch.optim.Optimizer,
+    schedule: torch.optim.lr_scheduler.LRScheduler,
+    *,
+    batch: int,
+    bfloat16: bool,
+    augment: Callable[[Tensor], Tensor],
+) -> float:
+    """Show every image once, in whole batches at random; the last batch's loss."""
+    model.train()
+    for index in torch.randperm(len(images)).split(batch)[: len(images) // batch]:
+        x = augment(images[index]).contiguous(memory_format=torch.channels_last)
+        with torch.autocast(images.device.type, torch.bfloat16, enabled=bfloat16):
+            logits = model(x)
+        loss = functional.cross_entropy(logits.float(), labels[index])
+        descent.zero_grad(set_to_none=True)
+        loss.backward()
+        descent.step()
+        schedule.step()
+    return loss.item()
 
 
 def descent_of(model: nn.Module, rate: float = 0.2) -> torch.optim.Optimizer:

@@ -22,7 +22,7 @@ from typing import Any
 ROOT = Path(__file__).resolve().parent.parent.parent
 sys.path.insert(0, str(ROOT / "benchmarks"))
 import data  # noqa: E402
-from first_light import edgekd  # noqa: E402
+from first_light import edgekd, measured  # noqa: E402
 from rows import ROWS  # noqa: E402
 
 from edgekd.objectives import find_method  # noqa: E402
@@ -50,16 +50,14 @@ VARIANTS: dict[str, dict[str, Any]] = {
 }
 
 
-def measured(name: str, changes: dict[str, Any], seed: int, minutes: float, folder: Path) -> dict[str, Any]:
+def tried(name: str, changes: dict[str, Any], seed: int, minutes: float, folder: Path) -> dict[str, Any]:
     """One run of one variant."""
     row, run = ROWS[name], folder / "run"
     told = [part for key, value in changes.items() for part in ("--set", f"{key}={value}")]
     settings = ["--student", row.student, "--minutes", minutes, "--seed", seed]
     record, _ = edgekd("distill", row.teacher_file(folder), "--out", run, *settings, *told)
-    edgekd("export", run)
-    test = data.write_test(row.data, folder / "test.npz")
-    evaluated = edgekd("eval", run, "--data", test)[0]["models"]["student.onnx"]
-    return {"accuracy": evaluated["accuracy"], "rounds": record["progress"]["step"]}
+    found = measured(run, data.write_test(row.data, folder / "test.npz"))
+    return {"accuracy": found["accuracy"], "rounds": record["progress"]["step"]}
 
 
 def main() -> None:
@@ -79,7 +77,7 @@ def main() -> None:
         if str(seed) in runs or time.monotonic() + 60 * given.minutes > end:
             continue
         with tempfile.TemporaryDirectory() as folder:
-            runs[str(seed)] = measured(name, VARIANTS[variant], seed, given.minutes, Path(folder))
+            runs[str(seed)] = tried(name, VARIANTS[variant], seed, given.minutes, Path(folder))
         write_json(RESULT, result)
         print(name, variant, seed, runs[str(seed)], file=sys.stderr, flush=True)
     subprocess.run([sys.executable, ROOT / "benchmarks/readme.py"], check=True)

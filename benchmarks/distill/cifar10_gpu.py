@@ -24,19 +24,18 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor, nn
-from torch.nn import functional
+from torch import nn
 
 ROOT = Path(__file__).resolve().parent.parent.parent
 HERE = Path(__file__).resolve().parent
 sys.path[:0] = [str(ROOT / "benchmarks"), str(ROOT / "examples")]
 import data  # noqa: E402
-from make_teacher import NormalizedTeacher, export  # noqa: E402
+from make_teacher import NormalizedTeacher, descent_of, epoch, export, one_cycle  # noqa: E402
+from teachers import cropped  # noqa: E402
 from wide_resnet import wrn_40_2  # noqa: E402
 
 from edgekd.networks.students import ResNet  # noqa: E402
 from edgekd.run_folder import RunFolder, atomic, write_json  # noqa: E402
-from edgekd.synthesis.motion import motions, moved  # noqa: E402
 
 RESULT = ROOT / "benchmarks/results/cifar10_gpu.json"
 MORE = 75
@@ -76,23 +75,8 @@ class Size:
 
 
 WHOLE = Size(50_000, None, 512, ())
-SMOKE = Size(
-    256,
-    1,
-    64,
-    (
-        "--set",
-        "generator_batch=16",
-        "--set",
-        "student_batch=16",
-        "--set",
-        "bank=64",
-        "--set",
-        "prior=32",
-        "--steps",
-        "2",
-    ),
-)
+SMALL = "--set generator_batch=16 --set student_batch=16 --set bank=64 --set prior=32 --steps 2"
+SMOKE = Size(256, 1, 64, tuple(SMALL.split()))
 
 
 def teacher_trained(pair: Pair, size: Size, folder: Path, device: str, end: float) -> bool:
@@ -105,54 +89,36 @@ def teacher_trained(pair: Pair, size: Size, folder: Path, device: str, end: floa
     mean, std = images.mean((0, 2, 3), keepdim=True), images.std((0, 2, 3), keepdim=True)
     torch.manual_seed(0)
     model = NormalizedTeacher(pair.teacher(), mean, std).to(device, memory_format=torch.channels_last)
-    descent = torch.optim.SGD(model.parameters(), lr=0.2, momentum=0.9, nesterov=True, weight_decay=5e-4)
+    descent = descent_of(model)
     epochs = size.epochs or pair.epochs
-    schedule = torch.optim.lr_scheduler.OneCycleLR(
-        descent, max_lr=0.2, total_steps=epochs * (len(images) // size.batch), pct_start=0.2
-    )
+    schedule = one_cycle(descent, epochs * (len(images) // size.batch))
     parts = {"model": model, "descent": descent, "schedule": schedule}
     done = _taken_up(parts, state) if state.exists() else 0
     images, classes = images.to(device), torch.from_numpy(labels[: size.images]).to(device)
-    for epoch in range(done, epochs):
+    for number in range(done, epochs):
         if time.monotonic() > end:
             return False
         started = time.perf_counter()
         with torch.device(device):
-            loss = _epoch(model, images, classes, size.batch, descent, schedule)
-        _kept(parts, epoch + 1, state)
-        print(
-            f"teacher: epoch {epoch + 1}/{epochs}, loss {loss:.3f}, {time.perf_counter() - started:.1f} s", flush=True
-        )
+            shown = {"batch": size.batch, "bfloat16": True, "augment": cropped}
+            loss = epoch(model, images, classes, descent, schedule, **shown)
+        _kept(parts, number + 1, state)
+        seconds = time.perf_counter() - started
+        print(f"teacher: epoch {number + 1}/{epochs}, loss {loss:.3f}, {seconds:.1f} s", flush=True)
     export(model.cpu(), path, (3, 32, 32))
     return True
 
 
-def _epoch(model: nn.Module, images: Tensor, classes: Tensor, batch: int, descent: Any, schedule: Any) -> float:
-    model.train()
-    for index in torch.randperm(len(images)).split(batch)[: len(images) // batch]:
-        shown = moved(images[index], motions(len(index), 4, True), 4, True, 0.0).contiguous(
-            memory_format=torch.channels_last
-        )
-        with torch.autocast(images.device.type, torch.bfloat16):
-            logits = model(shown)
-        loss = functional.cross_entropy(logits.float(), classes[index])
-        descent.zero_grad(set_to_none=True)
-        loss.backward()
-        descent.step()
-        schedule.step()
-    return float(loss)
-
-
-def _kept(parts: dict[str, Any], epoch: int, path: Path) -> None:
+def _kept(parts: dict[str, Any], epochs: int, path: Path) -> None:
     with atomic(path) as file:
-        torch.save({"epoch": epoch} | {name: part.state_dict() for name, part in parts.items()}, file)
+        torch.save({"epochs": epochs} | {name: part.state_dict() for name, part in parts.items()}, file)
 
 
 def _taken_up(parts: dict[str, Any], path: Path) -> int:
     stored = torch.load(path, map_location="cpu", weights_only=True)
     for name, part in parts.items():
         part.load_state_dict(stored[name])
-    return int(stored["epoch"])
+    return int(stored["epochs"])
 
 
 def distilled(pair: Pair, size: Size, folder: Path, device: str, given: argparse.Namespace, end: float) -> bool:

@@ -24,17 +24,11 @@ from torch.profiler import ProfilerActivity, profile
 
 ROOT = Path(__file__).resolve().parent.parent.parent
 sys.path.insert(0, str(ROOT / "benchmarks"))
+from real import begun  # noqa: E402
 from rows import ROWS  # noqa: E402
 
-from edgekd.config import Reach  # noqa: E402
-from edgekd.machine import keep_freed_memory  # noqa: E402
-from edgekd.networks import generator_of, student_of  # noqa: E402
-from edgekd.objectives import find_method  # noqa: E402
-from edgekd.provenance import new_record  # noqa: E402
 from edgekd.run_folder import write_json  # noqa: E402
 from edgekd.settings import resolve_settings  # noqa: E402
-from edgekd.teachers.ledger import Ledger  # noqa: E402
-from edgekd.teachers.open import opened_teachers  # noqa: E402
 from edgekd.training import Training  # noqa: E402
 
 RESULT = ROOT / "benchmarks/results/loop.json"
@@ -48,12 +42,7 @@ WARM = 4
 def prepared(name: str, folder: Path) -> Training:
     """The default method's training on one row, with its procedural images asked about."""
     row = ROWS[name]
-    settings = resolve_settings({"student": row.student, "steps": 1000})
-    ledger = Ledger(folder / "ledger.sqlite", None)
-    with opened_teachers([row.teacher_file(folder)], settings, ledger, Reach()) as opened:
-        record, teacher = new_record(opened, settings), opened[0].teacher
-    objective = find_method(settings.method).objective(settings.recipe, teacher.spec.task)
-    training = Training([teacher], student_of(record), generator_of(record), objective, settings.recipe)
+    training = begun(row, resolve_settings({"student": row.student, "steps": 1000}), folder)
     for _ in range(8):
         training.ask_about_prior()
     return training
@@ -99,13 +88,11 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=20)
     given = parser.parse_args()
     torch.set_num_threads(1)
-    keep_freed_memory()
     found = {}
     with tempfile.TemporaryDirectory() as folder:
         for name in given.rows:
-            found[name] = {
-                kind: round(share, 4) for kind, share in shares(prepared(name, Path(folder)), given.rounds).items()
-            }
+            measured = shares(prepared(name, Path(folder)), given.rounds)
+            found[name] = {kind: round(share, 4) for kind, share in measured.items()}
     write_json(RESULT, {"schema": "edgekd.benchmark.loop/1", "rows": found})
     print(json.dumps(found, indent=2))
 

@@ -17,13 +17,14 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from torch import nn
 
 ROOT = Path(__file__).resolve().parent.parent.parent
 sys.path.insert(0, str(ROOT / "benchmarks"))
 import data  # noqa: E402
 from rows import ROWS, Row  # noqa: E402
 
-from edgekd.config import Reach  # noqa: E402
+from edgekd.config import DistillSettings, Reach  # noqa: E402
 from edgekd.machine import keep_freed_memory  # noqa: E402
 from edgekd.networks import generator_of, student_of  # noqa: E402
 from edgekd.objectives import find_method  # noqa: E402
@@ -40,30 +41,36 @@ def trained(row: Row, seed: int, minutes: float, images: torch.Tensor, folder: P
     flags = {"student": row.student, "minutes": minutes, "seed": seed, "recipe": {"bank": len(images)}}
     settings = resolve_settings(flags)
     started = time.monotonic()
-    keep_freed_memory()
-    ledger = Ledger(folder / "ledger.sqlite", None)
-    with opened_teachers([row.teacher_file(folder)], settings, ledger, Reach(), []) as opened:
-        record, teacher = new_record(opened, settings), opened[0].teacher
-        torch.manual_seed(seed)
-        objective = find_method(settings.method).objective(settings.recipe, teacher.spec.task)
-        training = Training([teacher], student_of(record), generator_of(record), objective, settings.recipe)
-        for part in images.split(512):
-            pixels = from_codes(part, training.low, training.high)
-            with torch.no_grad(), training.autocast:
-                training.bank.add(pixels, mean_logits([teacher(pixels)]))
-        while (fraction := (time.monotonic() - started) / (60 * minutes)) < 1:
-            training.begin_round(fraction)
-            for _ in range(settings.recipe.student_steps):
-                training.student_step(*training.bank.draw(settings.recipe.student_batch))
-            training.step += 1
+    training = begun(row, settings, folder)
+    for part in images.split(512):
+        pixels = from_codes(part, training.low, training.high)
+        with torch.no_grad(), training.autocast:
+            training.bank.add(pixels, mean_logits([teacher(pixels) for teacher in training.teachers]))
+    while (fraction := (time.monotonic() - started) / (60 * minutes)) < 1:
+        training.begin_round(fraction)
+        for _ in range(settings.recipe.student_steps):
+            training.student_step(*training.bank.draw(settings.recipe.student_batch))
+        training.step += 1
     return training
 
 
-def accuracy(training: Training, images: np.ndarray, labels: np.ndarray) -> float:
-    """Of the student on uint8 images `[N, C, H, W]`."""
-    student = training.student.eval()
+def begun(row: Row, settings: DistillSettings, folder: Path) -> Training:
+    """The training of a row's student at its beginning, as `edgekd distill` would set it up."""
+    keep_freed_memory()
+    ledger = Ledger(folder / "ledger.sqlite", None)
+    with opened_teachers([row.teacher_file(folder)], settings, ledger, Reach()) as opened:
+        record, teacher = new_record(opened, settings), opened[0].teacher
+    torch.manual_seed(settings.seed)
+    objective = find_method(settings.method).objective(settings.recipe, teacher.spec.task)
+    return Training([teacher], student_of(record), generator_of(record), objective, settings.recipe)
+
+
+def accuracy(student: nn.Module, low: float, high: float, test: data.Split) -> float:
+    """Of a student whose images are between low and high."""
+    images, labels = test
+    student.eval()
     with torch.no_grad():
-        pixels = from_codes(torch.from_numpy(images), training.low, training.high)
+        pixels = from_codes(torch.from_numpy(images), low, high)
         found = [student(part).argmax(1).numpy() for part in pixels.split(500)]
     return float((np.concatenate(found) == labels).mean())
 
@@ -79,7 +86,8 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         minutes = arguments.minutes or row.minutes
         training = trained(row, arguments.seed, minutes, torch.from_numpy(images), Path(folder))
-    print(json.dumps({"accuracy": accuracy(training, *test), "steps": training.step}))
+    found = accuracy(training.student, training.low, training.high, test)
+    print(json.dumps({"accuracy": found, "steps": training.step}))
 
 
 if __name__ == "__main__":

@@ -27,17 +27,14 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-import torch
-
 ROOT = Path(__file__).resolve().parent.parent.parent
 sys.path.insert(0, str(ROOT / "benchmarks"))
 import data  # noqa: E402
-from first_light import edgekd  # noqa: E402
+from first_light import edgekd, measured  # noqa: E402
+from real import accuracy  # noqa: E402
 from rows import ROWS, Row  # noqa: E402
 
 from edgekd import __version__  # noqa: E402
-from edgekd.codes import from_codes  # noqa: E402
 from edgekd.networks import load_student  # noqa: E402
 from edgekd.objectives import find_method  # noqa: E402
 from edgekd.run_folder import RunFolder, write_json  # noqa: E402
@@ -83,11 +80,7 @@ def _snapshots(run: RunFolder, folder: Path) -> Iterator[list[tuple[float, Path]
 def _accuracy(run: RunFolder, weights: Path, test: data.Split) -> float:
     """Of one state of a run's student, in torch."""
     record = run.record()
-    student = load_student(record, weights)
-    images = from_codes(test[0], record["teacher"]["low"], record["teacher"]["high"])
-    with torch.no_grad():
-        found = [student(torch.from_numpy(part)).argmax(1).numpy() for part in np.array_split(images, 20)]
-    return float((np.concatenate(found) == test[1]).mean())
+    return accuracy(load_student(record, weights), record["teacher"]["low"], record["teacher"]["high"], test)
 
 
 def _cpu_seconds() -> float:
@@ -95,7 +88,7 @@ def _cpu_seconds() -> float:
     return used.ru_utime + used.ru_stime
 
 
-def measured(row: Row, method: str, seed: int, minutes: float, test: data.Split, folder: Path) -> dict[str, Any]:
+def distilled(row: Row, method: str, seed: int, minutes: float, folder: Path) -> dict[str, Any]:
     """One run, from the teacher's file to the accuracy of the student's."""
     run, states = RunFolder(folder / "run"), folder / "states"
     shutil.rmtree(run.path, ignore_errors=True)
@@ -105,8 +98,8 @@ def measured(row: Row, method: str, seed: int, minutes: float, test: data.Split,
     with _snapshots(run, states) as taken:
         record, wall = edgekd("distill", row.teacher_file(folder), "--out", run.path, *told)
     used = _cpu_seconds() - before
-    edgekd("export", run.path)
-    evaluated = edgekd("eval", run.path, "--data", folder / "test.npz")[0]["models"]["student.onnx"]
+    evaluated = measured(run.path, data.write_test(row.data, folder / "test.npz"))
+    test = data.load(row.data)[1]
     lines = [json.loads(line) for line in run.metrics_file.read_text().splitlines()]
     return {
         "accuracy": evaluated["accuracy"],
@@ -134,11 +127,8 @@ def one(name: str, method: str, seed: int, minutes: float, folder: Path) -> dict
     """What one run of one method gives on one row, or why it gives nothing."""
     if method == REAL:
         return yardstick(name, seed, minutes)
-    row = ROWS[name]
-    test = data.load(row.data)[1]
-    np.savez(folder / "test.npz", images=test[0], labels=test[1])
     try:
-        return measured(row, method, seed, minutes, test, folder)
+        return distilled(ROWS[name], method, seed, minutes, folder)
     except subprocess.CalledProcessError as error:  # it said why on stderr; losses that are not finite, for one
         return {"failed": error.returncode}
 

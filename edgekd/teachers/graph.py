@@ -18,7 +18,7 @@ from edgekd.onnx_file import constants, dimensions, load, real_inputs
 from edgekd.onnx_import import import_onnx
 from edgekd.teachers import Answer, Moments, Signal, Statistics
 from edgekd.teachers.codes import rounded
-from edgekd.teachers.points import channel_axis
+from edgekd.teachers.points import channel_axes
 from edgekd.teachers.spec import TeacherSpec, normalization_nodes
 
 
@@ -40,7 +40,7 @@ class GraphTeacher(nn.Module):
         nodes = normalization_nodes(model)
         features = [spec.features_name] if spec.features_name else []
         points = [node.input[0] for node in nodes] or spec.folded_points
-        self._channels = [1] * len(nodes) or [channel_axis(model, point) for point in points]
+        self._channels = [1] * len(nodes) or channel_axes(model, points)
         wanted = [spec.logits_name, *features, *points]
         sides = fed_shape((spec.channels, spec.height, spec.width), spec.layout)
         self._row = len(dimensions(real_inputs(model)[0]) or sides) == 2

@@ -7,7 +7,7 @@ normalization (LeNet), so what is found here looks folded, and may never have be
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 from onnx import ModelProto, NodeProto
 
@@ -38,7 +38,7 @@ def folded_points(model: ModelProto) -> tuple[str, ...]:
         model: a sound graph, its nodes in topological order.
 
     Returns:
-        Tensors in graph order: `[N, C, ...]`, but where the bias is added behind a transposition; see `channel_axis`.
+        Tensors in graph order: `[N, C, ...]`, but where the bias is added behind a transposition; see `channel_axes`.
     """
     wiring = Wiring(model)
     layers = [node for node in model.graph.node if node.op_type in _MAKERS]
@@ -49,9 +49,14 @@ def folded_points(model: ModelProto) -> tuple[str, ...]:
     return tuple(point for point in points if point and _looks_normalized(point, wiring))
 
 
-def channel_axis(model: ModelProto, point: str) -> int:
-    """The axis of one of the `folded_points` that holds its channels: 1, or 3 behind a transposition to NHWC."""
-    wiring, axis = Wiring(model), 1
+def channel_axes(model: ModelProto, points: Sequence[str]) -> list[int]:
+    """The axis of each of the `folded_points` that holds its channels: 1, or 3 behind a transposition to NHWC."""
+    wiring = Wiring(model)
+    return [_channel_axis(wiring, point) for point in points]
+
+
+def _channel_axis(wiring: Wiring, point: str) -> int:
+    axis = 1
     moved: list[tuple[int, ...]] = []
     while (node := wiring.makers[point]).op_type not in _MAKERS:
         moved += [_permutation(node)] if node.op_type == "Transpose" else []

@@ -10,7 +10,7 @@ from test_exports import export
 from torch import Tensor, nn
 
 from edgekd.onnx_import import import_onnx
-from edgekd.teachers.points import channel_axis, folded_points
+from edgekd.teachers.points import channel_axes, folded_points
 
 NEVER_NORMALIZED = {"LeNet": 4, "MobileNetV3": 1, "UNet": 2}
 """Biased layers before an activation that never had batch normalization, which the file cannot tell."""
@@ -66,7 +66,7 @@ def check(net: nn.Module, example: Tensor, *, dynamo: bool, others: int, channel
     if channels_last:
         transpose_before_bias(model)
     points = folded_points(model)
-    axes = [channel_axis(model, point) for point in points]
+    axes = channel_axes(model, points)
     assert axes == [3 if point.endswith("_biased") else 1 for point in points]
     assert not channels_last or 3 in axes
     tensors = import_onnx(model, points)(example) if points else ()
