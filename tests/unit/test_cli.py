@@ -15,7 +15,8 @@ import pytest
 from calling import Call
 from tiny_teacher import classifier
 
-from edgekd import __version__, cli, shipped, terminal
+from edgekd import __version__, shipped, terminal
+from edgekd.cli import measuring
 from edgekd.distill import Progress
 from edgekd.errors import EdgekdError
 from edgekd.gate import Budget
@@ -72,7 +73,7 @@ def test_a_misused_command_line_is_one_line(call: Call, arguments: list[str], sa
 def test_the_gate_has_a_flag_for_every_limit_of_a_budget() -> None:
     import inspect
 
-    flags = [name for name in inspect.signature(cli.gate).parameters if name.startswith(("max_", "min_"))]
+    flags = [name for name in inspect.signature(measuring.gate).parameters if name.startswith(("max_", "min_"))]
     assert flags == list(Budget.model_fields)
 
 

@@ -1,0 +1,118 @@
+"""`edgekd distill`."""
+
+from __future__ import annotations
+
+import re
+from datetime import datetime
+from pathlib import Path
+from shlex import quote
+from typing import Annotated, Any, Literal
+
+import typer
+
+from edgekd import flags, terminal
+from edgekd.cli.options import Bounds, Json, Shape, TaskName, opened
+from edgekd.errors import BadSetting
+
+
+def distill(
+    teachers: Annotated[
+        list[str],
+        typer.Argument(
+            metavar="TEACHER...",
+            help="An ONNX file, http(s)://HOST/v2/models/NAME, or python:module:function. Several are averaged.",
+        ),
+    ],
+    method: Annotated[str | None, typer.Option(help="edgekd (if not told), dafl or nayer-style.")] = None,
+    student: Annotated[str | None, typer.Option(help="A name, module:factory, or auto.")] = None,
+    width: Annotated[float | None, typer.Option(help="Factor on the student's channels.")] = None,
+    minutes: Annotated[float | None, typer.Option(help="How long to train.")] = None,
+    steps: Annotated[int | None, typer.Option(help="Instead of minutes: a number of rounds, reproducible.")] = None,
+    seed: Annotated[int | None, typer.Option(help="Of every random number.")] = None,
+    threads: Annotated[int | None, typer.Option(help="Of torch.")] = None,
+    device: Annotated[
+        Literal["auto", "cpu", "cuda"] | None, typer.Option(help="auto (if not told): a CUDA GPU where there is one.")
+    ] = None,
+    out: Annotated[Path | None, typer.Option(help="Run folder; runs/TEACHER-DATE-TIME if left out.")] = None,
+    resume: Annotated[bool, typer.Option("--resume", help="Go on with --out, or with the latest run.")] = False,
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace the run in --out.")] = False,
+    config: Annotated[Path | None, typer.Option(help="TOML file of the same settings; flags win.")] = None,
+    recipe: Annotated[
+        list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="A weight or size of the recipe.")
+    ] = None,
+    input_shape: Shape = None,
+    input_range: Bounds = None,
+    mean: Annotated[str | None, typer.Option(metavar="M[,M…]", help="Mean of the input, per channel.")] = None,
+    std: Annotated[str | None, typer.Option(metavar="S[,S…]", help="Deviation of the input, per channel.")] = None,
+    layout: Annotated[Literal["NCHW", "NHWC"] | None, typer.Option(help="Order of the input's axes.")] = None,
+    task: TaskName = None,
+    access: Annotated[
+        Literal["auto", "gradient", "scores", "labels"] | None,
+        typer.Option(help="How much of the teacher to use; auto (if not told): gradient where there is one."),
+    ] = None,
+    gradient: Annotated[
+        Literal["exact", "estimate"] | None, typer.Option(help="estimate: from answers alone, by finite differences.")
+    ] = None,
+    directions: Annotated[int | None, typer.Option(help="Of an estimate: more questions per generated image.")] = None,
+    coarse: Annotated[int | None, typer.Option(help="Of an estimate: side of squares that move together.")] = None,
+    max_queries: Annotated[int | None, typer.Option(help="Samples to ask about at most; then it stops.")] = None,
+    token_env: Annotated[
+        str | None, typer.Option(metavar="VARIABLE", help="Environment variable that holds the server's bearer token.")
+    ] = None,
+    header: Annotated[
+        list[str] | None, typer.Option(metavar="NAME=VARIABLE", help="HTTP header, its value from the environment.")
+    ] = None,
+    timeout: Annotated[float | None, typer.Option(help="Seconds to wait for a server's answer.")] = None,
+    patience: Annotated[float | None, typer.Option(help="Seconds to go on trying a server that fails.")] = None,
+    batch: Annotated[int | None, typer.Option(help="Samples in one request, at most.")] = None,
+    trust_callable: Annotated[
+        bool, typer.Option("--trust-callable", help="Run the code that python:module:function names.")
+    ] = False,
+    json: Json = False,
+) -> None:
+    """Train a small student from the answers of one or more teachers to generated images."""
+    from edgekd import run_folder
+    from edgekd.config import Reach, validated
+    from edgekd.extras import require_distill
+
+    if resume and overwrite:
+        raise BadSetting("--resume goes on with a run, --overwrite replaces it", allowed="one of them")
+    told: dict[str, Any] = {"method": method, "student": student, "width": width, "minutes": minutes, "steps": steps}
+    told |= {"seed": seed, "threads": threads, "recipe": flags.pairs(recipe, "--set", "adversary=0.5")}
+    told |= {"input_shape": flags.shape(input_shape), "input_range": flags.bounds(input_range), "layout": layout}
+    told |= {"mean": flags.numbers(mean, "--mean"), "std": flags.numbers(std, "--std")}
+    told |= {"access": access, "gradient": gradient, "directions": directions, "coarse": coarse}
+    told |= {"max_queries": max_queries, "task": task, "device": device}
+    wait: dict[str, Any] = {"timeout": timeout, "patience": patience, "batch": batch, "token_env": token_env}
+    wait |= {"headers": flags.pairs(header, "--header", "X-Api-Key=API_KEY"), "trust_callable": trust_callable}
+    reach = validated(Reach, {name: value for name, value in wait.items() if value is not None}, "flags")
+    require_distill("distilling")
+    from edgekd import distill as distillation
+    from edgekd.networks import is_factory
+
+    run = opened(out) if resume or out else run_folder.RunFolder(_new_name(teachers[0]))
+    settings = distillation.resolve_settings(told, config, run if resume else None)
+    own = ["--student", student] if student and is_factory(student) else []
+    again = flags.command("distill", *teachers, "--out", str(run.path), "--resume", *own, *flags.reaching(reach))
+    try:
+        with terminal.distilling(f"writing {run.path}; stop with Ctrl-C, nothing is lost") as watch:
+            distillation.distill(teachers, settings, run, resume=resume, overwrite=overwrite, watch=watch, reach=reach)
+    except KeyboardInterrupt:
+        begun = run.record_file.is_file()
+        terminal.note(f"interrupted; go on with: {again}" if begun else "interrupted before the run began")
+        raise typer.Exit(terminal.INTERRUPTED) from None
+    if not terminal.speaks():
+        return
+    record = run.record()
+    if record["state"] != "finished":
+        terminal.note(f"go on with: {again} --max-queries MORE")
+    done = f"{run.path}: {record['student']['name']} with {record['student']['parameters']:,} parameters"
+    trust = " --trust-factory" if is_factory(record["student"]["name"]) else ""
+    terminal.show(record, f"{done}; next: edgekd export {quote(str(run.path))} --int8{trust}", as_json=json)
+
+
+def _new_name(teacher: str) -> Path:
+    from edgekd.run_folder import RUNS
+
+    stem = Path(teacher).stem if Path(teacher).suffix == ".onnx" else re.split(r"[/:]", teacher.rstrip("/"))[-1]
+    return RUNS / f"{re.sub(r'[^A-Za-z0-9._-]', '-', stem)}-{datetime.now().astimezone():%Y%m%d-%H%M%S}"
