@@ -112,6 +112,10 @@ class DistillSettings(Record):
     width: float | None = Field(default=None, gt=0, le=16)
     minutes: float | None = Field(default=None, gt=0)
     steps: int | None = Field(default=None, ge=1)
+    clock: Literal["wall", "cpu"] = Field(
+        default="wall",
+        description="what minutes are counted in; cpu: of all this process's threads, whatever else runs",
+    )
     seed: int = Field(default=0, ge=0, lt=2**63)
     threads: int | None = Field(default=None, ge=1)
     device: Literal["auto", "cpu", "cuda"] = Field(

@@ -255,14 +255,15 @@ def _stop_asked(ranks: Ranks) -> Iterator[Stop]:
 
 
 class _Clock:
-    """Training time, which a resumed run takes up where it was; the first process's counts."""
+    """Training time, wall or CPU, which a resumed run takes up where it was; the first process's counts."""
 
     def __init__(self, training: Training, settings: DistillSettings) -> None:
         self.training, self.settings = training, settings
-        self.started = time.monotonic() - training.seconds
+        self.now = {"wall": time.monotonic, "cpu": time.process_time}[settings.clock]
+        self.started = self.now() - training.seconds
 
     def seconds(self) -> float:
-        return time.monotonic() - self.started
+        return self.now() - self.started
 
     def fraction(self) -> float:
         if self.settings.steps is not None:

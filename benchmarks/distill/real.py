@@ -1,4 +1,4 @@
-"""The yardstick: the same student, taught by the same teacher for the same time, on the real training images.
+"""The yardstick: the same student, taught by the same teacher for the same CPU time, on the real training images.
 
     python benchmarks/distill/real.py ROW --seed 0 [--minutes 5]
 
@@ -40,13 +40,13 @@ def trained(row: Row, seed: int, minutes: float, images: torch.Tensor, folder: P
     """A student taught on uint8 images `[N, C, H, W]`; asking the teacher about them is part of the time."""
     flags = {"student": row.student, "minutes": minutes, "seed": seed, "recipe": {"bank": len(images)}}
     settings = resolve_settings(flags)
-    started = time.monotonic()
+    started = time.process_time()
     training = begun(row, settings, folder)
     for part in images.split(512):
         pixels = from_codes(part, training.low, training.high)
         with torch.no_grad(), training.autocast:
             training.bank.add(pixels, mean_logits([teacher(pixels) for teacher in training.teachers]))
-    while (fraction := (time.monotonic() - started) / (60 * minutes)) < 1:
+    while (fraction := (time.process_time() - started) / (60 * minutes)) < 1:
         training.begin_round(fraction)
         for _ in range(settings.recipe.student_steps):
             training.student_step(*training.bank.draw(settings.recipe.student_batch))
@@ -81,6 +81,7 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--minutes", type=float)
     arguments = parser.parse_args()
+    torch.set_num_threads(1)
     row = ROWS[arguments.row]
     (images, _), test = data.load(row.data)
     with tempfile.TemporaryDirectory() as folder:

@@ -28,6 +28,9 @@ def distill(
     width: Annotated[float | None, typer.Option(help="Factor on the student's channels.")] = None,
     minutes: Annotated[float | None, typer.Option(help="How long to train.")] = None,
     steps: Annotated[int | None, typer.Option(help="Instead of minutes: a number of rounds, reproducible.")] = None,
+    clock: Annotated[
+        Literal["wall", "cpu"] | None, typer.Option(help="cpu: count minutes of CPU time, whatever else runs here.")
+    ] = None,
     seed: Annotated[int | None, typer.Option(help="Of every random number.")] = None,
     threads: Annotated[int | None, typer.Option(help="Of torch.")] = None,
     device: Annotated[
@@ -78,7 +81,7 @@ def distill(
     if resume and overwrite:
         raise BadSetting("--resume goes on with a run, --overwrite replaces it", allowed="one of them")
     told: dict[str, Any] = {"method": method, "student": student, "width": width, "minutes": minutes, "steps": steps}
-    told |= {"seed": seed, "threads": threads, "recipe": flags.pairs(recipe, "--set", "adversary=0.5")}
+    told |= {"clock": clock, "seed": seed, "threads": threads, "recipe": flags.pairs(recipe, "--set", "adversary=0.5")}
     told |= {"input_shape": flags.shape(input_shape), "input_range": flags.bounds(input_range), "layout": layout}
     told |= {"mean": flags.numbers(mean, "--mean"), "std": flags.numbers(std, "--std")}
     told |= {"access": access, "gradient": gradient, "directions": directions, "coarse": coarse}

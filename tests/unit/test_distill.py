@@ -1,5 +1,6 @@
 """The loop on a small real teacher: what it writes, how it resumes, what it refuses."""
 
+import itertools
 import json
 import shutil
 import signal
@@ -178,6 +179,16 @@ def test_the_shortest_run_still_makes_a_round(teacher_file, run):
     distill(teacher_file, resolve_settings({"minutes": 1e-6, "recipe": recipe}), run)
     assert run.record()["progress"]["step"] == 1
     assert len(run.held_out().codes) == 1
+
+
+def test_minutes_may_be_those_of_the_cpu(teacher_file, run, monkeypatch):
+    """The wall stands still here: only CPU time can end the run, and it is told of in the run's record."""
+    monkeypatch.setattr("edgekd.distill.time.monotonic", lambda: 0.0)
+    monkeypatch.setattr("edgekd.distill.time.process_time", itertools.count(step=0.1).__next__)
+    distill(teacher_file, resolve_settings({"minutes": 0.1, "clock": "cpu", "recipe": SMALL}), run)
+    record = run.record()
+    assert (record["settings"]["clock"], record["progress"]["step"] > 1) == ("cpu", True)
+    assert 6 < record["progress"]["seconds"] < 7
 
 
 def test_another_seed_gives_another_student(teacher_file, tmp_path):
