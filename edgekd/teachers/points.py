@@ -29,10 +29,12 @@ _POOLS = ("GlobalAveragePool", "GlobalMaxPool", "ReduceMean", "ReduceMax")
 def folded_points(model: ModelProto) -> tuple[str, ...]:
     """Names of the tensors that look like the output of a batch normalization folded into the layer before it.
 
-    These are outputs of a Conv, ConvTranspose or Gemm with a bias (its own, or an Add behind it) that feed an
-    activation, a residual Add, a squeeze-and-excite scaling, or, as a linear bottleneck does, the next convolution. The
-    layers inside a squeeze-and-excite gate never have batch normalization and are left out. A file with a
-    BatchNormalization right behind such a layer folded nothing, and has no points.
+    These are outputs of a Conv or ConvTranspose, or, in a network without any, of a Gemm, with a bias (its own, or one
+    added behind it) that feed an activation, a residual Add, a squeeze-and-excite scaling, or, as a linear bottleneck
+    does, the next convolution. Left out are the layers inside a squeeze-and-excite gate, which never have batch
+    normalization, and the dense layers at the end of a convolutional network, which rarely have: there the means of the
+    units are what tells classes apart. A file with a BatchNormalization right behind such a layer folded nothing, and
+    has no points.
 
     Args:
         model: a sound graph, its nodes in topological order.
@@ -45,8 +47,10 @@ def folded_points(model: ModelProto) -> tuple[str, ...]:
     if any(taker.op_type == "BatchNormalization" for node in layers for taker in wiring.takers.get(node.output[0], ())):
         return ()
     inside_gates = _inside_gates(model, wiring)
-    points = (_point(node, wiring) for node in layers if node.output[0] not in inside_gates)
-    return tuple(point for point in points if point and _looks_normalized(point, wiring))
+    found = [(node, _point(node, wiring)) for node in layers if node.output[0] not in inside_gates]
+    points = [(node, point) for node, point in found if point and _looks_normalized(point, wiring)]
+    convolutional = [point for node, point in points if node.op_type != "Gemm"]
+    return tuple(convolutional or [point for _, point in points])
 
 
 def channel_axes(model: ModelProto, points: Sequence[str]) -> list[int]:

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from edgekd.onnx_import import import_onnx
 from edgekd.teachers.points import channel_axes, folded_points
 
-NEVER_NORMALIZED = {"LeNet": 4, "MobileNetV3": 1, "UNet": 2}
+NEVER_NORMALIZED = {"LeNet": 2, "UNet": 2}
 """Biased layers before an activation that never had batch normalization, which the file cannot tell."""
 
 

@@ -40,6 +40,10 @@ GRAPHS = {
         [],
     ),
     "dense": ("f = GlobalAveragePool(x)  g = Flatten(f)  a = Gemm(g, d, b)  y = Relu(a)", ["a"]),
+    "dense behind convolutions": (
+        f"{CONV}  r = Relu(a)  {POOLED.replace('(a)', '(r)')}  f = Flatten(p)  e = Gemm(f, d, b)  y = Relu(e)",
+        ["a"],
+    ),
     "two in a row": (f"{CONV}  r = Relu(a)  e = ConvTranspose(r, one, b)  y = Relu(e)", ["a", "e"]),
     "quantized": (f"{CONV}  q = QuantizeLinear(a, half)  z = DequantizeLinear(q, half)  y = Relu(z)", ["a"]),
     "no bias": ("a = Conv(x, one)  y = Relu(a)", []),
