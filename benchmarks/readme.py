@@ -6,6 +6,7 @@ import json
 import re
 import sys
 from pathlib import Path
+from statistics import mean, stdev
 from typing import Any
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -129,10 +130,39 @@ def segmentation() -> str:
     )
 
 
+def distill() -> str:
+    """Every method on every row, in equal CPU time."""
+    record = json.loads((ROOT / "benchmarks/results/distill.json").read_text())
+    rows: list[tuple[str, ...]] = [("teacher to student", "CPU minutes", "teacher", *METHODS, "to reach, published")]
+    rows.append(("---",) * len(rows[0]))
+    for row in record["rows"].values():
+        methods = row["methods"]
+        own, reach = methods["edgekd"], f"{100 * row['reach']:g}"
+        teacher = next(run["teacher_accuracy"] for run in own["seeds"].values() if "teacher_accuracy" in run)
+        cells = (cell(methods[method]["seeds"]) if method in methods else "–" for method in METHODS)
+        wanted = f"{reach}; {row['published']}" if row["published"] != "–" else reach
+        rows.append((row["title"], f"{own['told']['cpu_minutes']:g}", percent(teacher), *cells, wanted))
+    return (
+        f"{lines(rows)}\n\nTest accuracy of the student's last state, mean ± standard deviation, number of seeds in "
+        "brackets. Every method had the same teacher, student and CPU time, one thread each, on "
+        f"{record['host']['cores']} shared cores. *Real images* is no method of edgekd: the same student, taught by "
+        "the same teacher for the same time on the real training images, is what could be had with the data."
+    )
+
+
+def cell(seeds: dict[str, Any]) -> str:
+    """What the runs of one method on one row gave."""
+    values = [run["accuracy"] for run in seeds.values() if "accuracy" in run]
+    failed = len(seeds) - len(values)
+    told = [f"{spread({'mean': mean(values), 'sd': stdev(values) if values[1:] else 0.0})} ({len(values)})"]
+    return ", ".join((told if values else []) + ([f"{failed} of {len(seeds)} failed"] if failed else []))
+
+
 def lines(rows: list[tuple[str, ...]]) -> str:
     return "\n".join("| " + " | ".join(cells) + " |" for cells in rows)
 
 
+METHODS = ("edgekd", "dafl", "nayer-style", "real images")
 STATES = ("passed", "excluded", "failed")
 TABLES = {
     "first_light": first_light,
@@ -140,6 +170,7 @@ TABLES = {
     "importer": importer,
     "folded": folded,
     "segmentation": segmentation,
+    "distill": distill,
 }
 
 

@@ -259,7 +259,7 @@ class _Clock:
 
     def __init__(self, training: Training, settings: DistillSettings) -> None:
         self.training, self.settings = training, settings
-        self.now = {"wall": time.monotonic, "cpu": time.process_time}[settings.clock]
+        self.now = time.monotonic if settings.clock == "wall" else time.process_time
         self.started = self.now() - training.seconds
 
     def seconds(self) -> float:

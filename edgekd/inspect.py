@@ -171,7 +171,7 @@ def _statistics(model: ModelProto) -> StatisticsFacts:
         note = "they are computed in the graph, not stored as plain tensors"
     elif points:
         outputs = f"{len(points)} layer outputs look" if len(points) > 1 else "1 layer output looks"
-        note = f"the file has no BatchNormalization nodes, {outputs} like folded ones (if the network ever had any); "
+        note = f"the file has no BatchNormalization nodes, {outputs} like folded ones (distilling will tell whether their biases do too); "
         note += f"{KEEP_STATISTICS}, otherwise the scale-free prior is used"
     else:
         note = "the file has no BatchNormalization nodes, and nothing looks like a folded one"

@@ -18,7 +18,8 @@ from edgekd.onnx_file import constants, dimensions, load, real_inputs
 from edgekd.onnx_import import import_onnx
 from edgekd.teachers import Answer, Moments, Signal, Statistics
 from edgekd.teachers.codes import rounded
-from edgekd.teachers.points import channel_axes
+from edgekd.teachers.normalized import LEAST_BALANCE, balance, shades
+from edgekd.teachers.points import biases, channel_axes
 from edgekd.teachers.spec import TeacherSpec, normalization_nodes
 
 
@@ -58,7 +59,12 @@ class GraphTeacher(nn.Module):
         self.signals = frozenset({Signal.LABELS, Signal.SCORES, Signal.GRADIENT})
         self.signals |= {Signal.FEATURES} if features else set()
         self.signals |= {Signal.STATISTICS} if nodes else set()
-        self.signals |= {Signal.STATISTICS_PRIOR} if spec.folded_points and not nodes else set()
+        if spec.folded_points and not nodes:
+            self.signals |= {Signal.STATISTICS_PRIOR}
+            with torch.no_grad():
+                shown = self(shades((spec.channels, spec.height, spec.width), spec.low, spec.high))
+            if balance(shown.folded, biases(model, points)) < LEAST_BALANCE:
+                self.signals -= {Signal.STATISTICS_PRIOR}
 
     def forward(self, images: Tensor) -> Answer:
         """Answer images `[N, C, H, W]` in the value range of the spec; a uint8 input is shown whole numbers."""
@@ -67,6 +73,8 @@ class GraphTeacher(nn.Module):
         fed = images.permute(0, 2, 3, 1) if self.spec.layout == "NHWC" else images
         logits, *others = self.module(fed.flatten(1) if self._row else fed)
         features = others.pop(0).flatten(1) if self.spec.features_name else None
+        if not self.signals & {Signal.STATISTICS, Signal.STATISTICS_PRIOR}:
+            return Answer(self._by_class(logits), features)
         by_channel = (tensor.movedim(axis, 1) for tensor, axis in zip(others, self._channels, strict=True))
         moments = tuple(Moments(*channel_moments(tensor)) for tensor in by_channel)
         if Signal.STATISTICS_PRIOR in self.signals:

@@ -1,18 +1,20 @@
 """Where a network that has lost its batch normalization once had it.
 
 Both of torch's exporters, and most converters, fold a BatchNormalization into the convolution or Gemm before it. What
-is left is a bias in front of an activation. Nothing tells such a bias from one that was trained without batch
-normalization (LeNet), so what is found here looks folded, and may never have been.
+is left is a bias in front of an activation. The graph alone does not tell such a bias from one that was trained without
+batch normalization (LeNet), so what is found here looks folded, and may never have been: see `normalized`.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+import operator
+from collections.abc import Callable, Iterator, Sequence
 
+import numpy as np
 from onnx import ModelProto, NodeProto
 
 from edgekd.onnx_file import attribute
-from edgekd.teachers.wiring import Wiring
+from edgekd.teachers.wiring import Floats, Wiring
 
 _MAKERS = ("Conv", "ConvTranspose", "Gemm")
 _ACTIVATIONS = (
@@ -23,6 +25,10 @@ _ACTIVATIONS = (
 _GATES = ("Sigmoid", "HardSigmoid")
 _PASSED = ("Identity", "Cast", "Dropout", "Transpose", "MaxPool", "AveragePool", "QuantizeLinear", "DequantizeLinear")
 _AFFINE = ("Add", "Sub", "Mul", "Div")
+_ADDED: dict[str, Callable[[Floats, Floats], Floats]] = {
+    **{"Add": operator.add, "Sub": operator.sub, "Mul": operator.mul, "Div": operator.truediv}
+}
+"""What arithmetic makes of a bias before it."""
 _POOLS = ("GlobalAveragePool", "GlobalMaxPool", "ReduceMean", "ReduceMax")
 
 
@@ -59,15 +65,40 @@ def channel_axes(model: ModelProto, points: Sequence[str]) -> list[int]:
     return [_channel_axis(wiring, point) for point in points]
 
 
+def biases(model: ModelProto, points: Sequence[str]) -> list[Floats]:
+    """What is added to the sums behind each of the `folded_points`, `[channels]` or `[1]`, where the file tells it."""
+    wiring = Wiring(model)
+    return [_bias(wiring, point) for point in points]
+
+
 def _channel_axis(wiring: Wiring, point: str) -> int:
     axis = 1
-    moved: list[tuple[int, ...]] = []
-    while (node := wiring.makers[point]).op_type not in _MAKERS:
-        moved += [_permutation(node)] if node.op_type == "Transpose" else []
-        point = next(source for source in node.input if not wiring.is_fixed(source))
-    for permutation in reversed(moved):
-        axis = permutation.index(axis)
+    for node in _behind(wiring, point)[1]:
+        axis = _permutation(node).index(axis) if node.op_type == "Transpose" else axis
     return axis
+
+
+def _bias(wiring: Wiring, point: str) -> Floats:
+    layer, behind = _behind(wiring, point)
+    own = wiring.constant(layer.input[2]) if len(layer.input) > 2 and layer.input[2] else None
+    total = np.zeros(1) if own is None else own
+    for node in behind:
+        if node.op_type not in _AFFINE:
+            continue
+        fixed_first = wiring.is_fixed(node.input[0])
+        value = wiring.constant(node.input[0 if fixed_first else 1])
+        if value is not None:
+            total = _ADDED[node.op_type](total, value) * (-1 if fixed_first and node.op_type == "Sub" else 1)
+    return total
+
+
+def _behind(wiring: Wiring, point: str) -> tuple[NodeProto, list[NodeProto]]:
+    """The layer that makes a point, and the nodes between the two, in graph order."""
+    nodes: list[NodeProto] = []
+    while (node := wiring.makers[point]).op_type not in _MAKERS:
+        nodes.insert(0, node)
+        point = next(source for source in node.input if not wiring.is_fixed(source))
+    return node, nodes
 
 
 def _permutation(node: NodeProto) -> tuple[int, ...]:

@@ -7,8 +7,13 @@ from onnx import TensorProto, helper, numpy_helper
 CLASSES, SIDE, MAPS = 4, 12, 8
 
 
-def classifier(seed: int = 0, *, batch_norm: bool = True, columns: int = CLASSES, ending: str = "") -> onnx.ModelProto:
-    """`image` [N, 1, 12, 12] in [0, 1] to `logits` [N, 4], or `scores` behind an ending; opset 18, random weights."""
+def classifier(
+    seed: int = 0, *, batch_norm: bool = True, centred: bool = False, columns: int = CLASSES, ending: str = ""
+) -> onnx.ModelProto:
+    """`image` [N, 1, 12, 12] in [0, 1] to `logits` [N, 4], or `scores` behind an ending; opset 18, random weights.
+
+    `centred` has batch normalization take off what the filters answer to grey, as it would if it had been trained.
+    """
     random = np.random.default_rng(seed)
     weights = {
         "kernel": random.normal(0, 0.6, (MAPS, 1, 3, 3)),
@@ -19,6 +24,8 @@ def classifier(seed: int = 0, *, batch_norm: bool = True, columns: int = CLASSES
         "dense": random.normal(0, 2.0, (MAPS, columns)),
         "bias": random.normal(0, 0.1, columns),
     }
+    if centred:
+        weights["mean"] = weights["kernel"].sum((1, 2, 3)) / 2
     used = weights if batch_norm else {k: weights[k] for k in ("kernel", "dense", "bias")}
     nodes = [helper.make_node("Conv", ["image", "kernel"], ["c"], "conv", pads=[1, 1, 1, 1])]
     if batch_norm:
