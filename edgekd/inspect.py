@@ -171,8 +171,8 @@ def _statistics(model: ModelProto) -> StatisticsFacts:
         note = "they are computed in the graph, not stored as plain tensors"
     elif points:
         outputs = f"{len(points)} layer outputs look" if len(points) > 1 else "1 layer output looks"
-        note = f"the file has no BatchNormalization nodes, {outputs} like folded ones (distilling will tell whether their biases do too); "
-        note += f"{KEEP_STATISTICS}, otherwise the scale-free prior is used"
+        note = f"the file has no BatchNormalization nodes, {outputs} like folded ones; if there were any, "
+        note += f"{KEEP_STATISTICS}, otherwise the scale-free prior is used where their biases look folded too"
     else:
         note = "the file has no BatchNormalization nodes, and nothing looks like a folded one"
     return StatisticsFacts(layers=layers, folded=len(points), survive=bool(kept), note=note)
