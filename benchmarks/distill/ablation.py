@@ -73,7 +73,7 @@ def main() -> None:
     parser.add_argument("--seeds", type=int, default=1)
     parser.add_argument("--for", dest="most", type=float, default=float("inf"), help="minutes to go on for")
     given = parser.parse_args()
-    told = {"cpu_minutes": given.minutes, "recipe": find_method("edgekd").recipe.model_dump()}
+    told = {"cpu_minutes": given.minutes, "recipe": find_method("edgekd").recipe.model_dump(exclude_defaults=True)}
     result = json.loads(RESULT.read_text()) if RESULT.exists() else {}
     if result.get("told") != told:
         result = {"schema": SCHEMA, "told": told, "rows": {}}

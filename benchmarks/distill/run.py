@@ -53,7 +53,7 @@ GLANCE = 2.0
 
 def fingerprint(row: Row, method: str, minutes: float) -> dict[str, Any]:
     """What decides a run, but for its seed and edgekd's code."""
-    recipe = find_method("edgekd" if method == REAL else method).recipe.model_dump()
+    recipe = find_method("edgekd" if method == REAL else method).recipe.model_dump(exclude_defaults=True)
     told = {"teacher": row.teacher_sha256(), "folded": row.folded, "student": row.student}
     return told | {"cpu_minutes": minutes, "recipe": recipe}
 
