@@ -27,9 +27,7 @@ import onnx
 import onnxsim
 from first_light import ROOT, TEACHER, edgekd, measured, spread
 
-from edgekd.teachers.spec import read_spec
-
-RESULT, SCHEMA = ROOT / "benchmarks/results/folded.json", "edgekd.benchmark.folded/2"
+RESULT, SCHEMA = ROOT / "benchmarks/results/folded.json", "edgekd.benchmark.folded/3"
 NO_PRIOR, NO_PROCEDURAL = ["--set", "statistics=0"], ["--set", "prior=0", "--set", "prior_share=0"]
 
 
@@ -50,21 +48,22 @@ def variants(teacher: Path, folder: Path) -> dict[str, tuple[Path, list[str]]]:
 def measure(teacher: Path, minutes: float, seeds: int, whole_test: Path, folder: Path) -> dict[str, Any]:
     """Test accuracy of the student by variant, and of the teacher."""
     accuracies: dict[str, list[float]] = {}
+    signals: dict[str, list[str]] = {}
     compared = variants(teacher, folder)
     for seed in range(seeds):
         for variant, (file, more) in compared.items():
             run = folder / f"{teacher.stem}-{variant}-{seed}"
-            edgekd("distill", file, "--out", run, "--minutes", minutes, "--seed", seed, *more)
+            record, _ = edgekd("distill", file, "--out", run, "--minutes", minutes, "--seed", seed, *more)
+            signals[variant] = record["signals"]
             accuracy = measured(run, whole_test)["accuracy"]
             accuracies.setdefault(variant, []).append(accuracy)
             print(teacher.stem, seed, variant, accuracy, file=sys.stderr, flush=True)
-    record = json.loads(teacher.with_suffix(".json").read_text())
-    folded, _ = compared["prior"]
+    made = json.loads(teacher.with_suffix(".json").read_text())
     return {
-        "network": record["network"],
-        "parameters": record["parameters"],
-        "teacher_accuracy_test": record["test_accuracy"],
-        "folded_points": len(read_spec(folded).folded_points),
+        "network": made["network"],
+        "parameters": made["parameters"],
+        "teacher_accuracy_test": made["test_accuracy"],
+        "looks_folded": "statistics_prior" in signals["prior"],
         "minutes": minutes,
         "accuracy_test": {variant: spread(values) | {"runs": values} for variant, values in accuracies.items()},
     }

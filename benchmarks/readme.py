@@ -95,12 +95,10 @@ def folded() -> str:
         cells = [spread(figures[variant]) if variant in figures else "–" for variant in variants]
         name = (one["network"], percent(one["teacher_accuracy_test"]), f"{one['minutes']:g}", str(seeds))
         rows.append((*name, *cells))
-    unmarked = ", ".join(one["network"] for one in teachers.values() if not one["folded_points"])
+    unmarked = "; ".join(one["network"] for one in teachers.values() if not one["looks_folded"])
     told = "Accuracy of the student on the 10,000 Fashion-MNIST test images, last state."
     if unmarked:
-        told += (
-            f" Nothing looks folded in a {unmarked}, so there the prior is off and its column a run like the next one."
-        )
+        told += f" The prior is off, and its column a run like the next one, where nothing looks folded: {unmarked}."
     return f"{lines(rows)}\n\n{told}"
 
 
