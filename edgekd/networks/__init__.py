@@ -71,8 +71,16 @@ class Standardized(nn.Module):
 
     def forward(self, images: Tensor) -> Tensor:
         """Logits of images `[N, C, H, W]` in the teacher's input range, as the network answers them."""
-        logits: Tensor = self.network((images - self.get_buffer("pixel_mean")) * self.get_buffer("pixel_scale"))
+        logits: Tensor = self.network(self._standardized(images))
         return logits
+
+    def answer(self, images: Tensor) -> Tensor:
+        """What an objective compares with the teachers' answers: the logits."""
+        logits: Tensor = self(images)
+        return logits
+
+    def _standardized(self, images: Tensor) -> Tensor:
+        return (images - self.get_buffer("pixel_mean")) * self.get_buffer("pixel_scale")
 
 
 def parameters(network: nn.Module) -> int:

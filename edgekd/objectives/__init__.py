@@ -2,31 +2,50 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
-from torch import Tensor
+from torch import Tensor, nn
 
 from edgekd.config import Recipe
 from edgekd.errors import UnknownName
 from edgekd.objectives.dafl import Dafl
 from edgekd.objectives.nayer import Nayer
-from edgekd.tasks import Task
 from edgekd.teachers import Answer, Signal
+from edgekd.teachers.lesson import Lesson
 
 
 class Objective(Protocol):
-    """The losses of one method; every term is a weighted scalar under the name it is logged by."""
+    """The losses of one method, and what the student imitates.
+
+    Every term is a weighted scalar under the name it is logged by. Of the student's own answer the objective gets what
+    `Standardized.answer` returns: logits, or of a student with headers all of theirs.
+
+    Attributes:
+        needs: signals without which the recipe makes no sense.
+        watches_student: whether the generator's terms read the student's answer.
+        kept: sizes of what is kept of the teachers' answers to one image.
+    """
 
     needs: frozenset[Signal]
     watches_student: bool
+    kept: tuple[int, ...]
+
+    def target(self, answers: Sequence[Answer]) -> Tensor:
+        """What is kept of the teachers' answers to N images, `[N, *kept]`: all that the student's terms get of them."""
+
+    def logits(self, target: Tensor) -> Tensor:
+        """The mean logits, `[N, K]` or `[N, K, h, w]`, of the teachers that a target was made of."""
 
     def generator_terms(
         self, answers: Sequence[Answer], student: Tensor | None, labels: Tensor | None
     ) -> dict[str, Tensor]: ...
 
-    def student_terms(self, student: Tensor, teacher: Tensor) -> dict[str, Tensor]: ...
+    def student_terms(self, student: Tensor, target: Tensor) -> dict[str, Tensor]: ...
+
+    def parameters(self) -> Iterable[nn.Parameter]:
+        """What is learned together with the student and thrown away after training; mostly nothing."""
 
     def end_round(self) -> None: ...
 
@@ -39,7 +58,7 @@ class Objective(Protocol):
 class Method:
     """A name on the command line: the objective it builds, and the recipe it starts from."""
 
-    objective: Callable[[Recipe, Task], Objective]
+    objective: Callable[[Recipe, Lesson], Objective]
     recipe: Recipe
 
 

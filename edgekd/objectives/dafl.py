@@ -5,17 +5,17 @@ Each weight is set in the recipe; the published method is the one whose added we
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from edgekd.config import Recipe
 from edgekd.errors import BadSetting
 from edgekd.synthesis import losses, questions
-from edgekd.tasks import Task
 from edgekd.teachers import Answer, Signal
+from edgekd.teachers.lesson import Lesson, mean_logits
 
 Terms = dict[str, Tensor]
 
@@ -26,10 +26,11 @@ class Dafl:
     Attributes:
         needs: signals without which the recipe makes no sense.
         watches_student: whether the generator's terms read the student's logits.
+        kept: sizes of the mean logits of one image.
     """
 
-    def __init__(self, recipe: Recipe, task: Task = "classes") -> None:
-        self.recipe, self.task = recipe, task
+    def __init__(self, recipe: Recipe, lesson: Lesson) -> None:
+        self.recipe, self.task, self.kept = recipe, lesson.task, lesson.answer
         others = (recipe.one_hot, recipe.activation, recipe.entropy, recipe.adversary)
         if not any((*others, recipe.statistics)):
             raise BadSetting("every weight of the generator's loss is zero", where=f"recipe: {', '.join(_WEIGHTS)}")
@@ -38,6 +39,14 @@ class Dafl:
         needs = {Signal.FEATURES: recipe.activation > 0, Signal.STATISTICS: not any(others)}
         self.needs = frozenset({Signal.GRADIENT} | {signal for signal, needed in needs.items() if needed})
         self.watches_student = recipe.adversary > 0
+
+    def target(self, answers: Sequence[Answer]) -> Tensor:
+        """Mean logits, `[N, K]` or `[N, K, h, w]`."""
+        return mean_logits(answers)
+
+    def logits(self, target: Tensor) -> Tensor:
+        """The target itself."""
+        return target
 
     def generator_terms(self, answers: Sequence[Answer], student: Tensor | None, labels: Tensor | None = None) -> Terms:
         """Weighted terms for the generator: each the mean over teachers.
@@ -64,10 +73,14 @@ class Dafl:
             if weight
         }
 
-    def student_terms(self, student: Tensor, teacher: Tensor) -> Terms:
+    def student_terms(self, student: Tensor, target: Tensor) -> Terms:
         """Weighted terms for the student: `[N, K]` logits of its own and of its teachers' mean."""
-        rows = self._rows(student), self._rows(teacher)
+        rows = self._rows(student), self._rows(target)
         return {"soft_labels": losses.soft_labels(*rows, self.recipe.temperature)}
+
+    def parameters(self) -> Iterable[nn.Parameter]:
+        """Nothing is learned beside the student."""
+        return ()
 
     def end_round(self) -> None:
         """Nothing outlives a round."""

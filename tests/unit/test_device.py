@@ -14,6 +14,7 @@ from edgekd.networks.generators import Generator
 from edgekd.networks.latents import GaussianLatents, NoisyLatents
 from edgekd.objectives import METHODS
 from edgekd.teachers.graph import GraphTeacher
+from edgekd.teachers.lesson import lesson_of
 from edgekd.teachers.spec import read_spec
 from edgekd.training import Training
 
@@ -58,7 +59,8 @@ def test_all_of_a_round_lies_on_one_device_and_no_step_waits_for_it(method, teac
         latents = kind[0](*kind[1])
         ends = {"low": 0.0, "high": 1.0, "output": recipe.output}
         generator = Generator(latents, (1, 12, 12), 4, mean=[0.5], std=[0.2], **ends)
-        training = Training([teacher], student, generator, METHODS[method].objective(recipe, "classes"), recipe)
+        objective = METHODS[method].objective(recipe, lesson_of([teacher], None))
+        training = Training([teacher], student, generator, objective, recipe)
         assert training.device.type == "meta"
         if recipe.prior:
             assert training.ask_about_prior()
@@ -68,4 +70,4 @@ def test_all_of_a_round_lies_on_one_device_and_no_step_waits_for_it(method, teac
             terms = training.student_step(*((images, logits) if recipe.share_batch else training.diet()))
             assert {value.device.type for value in (images, logits, *terms.values())} == {"meta"}
     kept = (training.bank, training.prior, training.held_out)
-    assert {part.device.type for bank in kept for part in (bank.codes, bank.logits)} == {"meta"}
+    assert {part.device.type for bank in kept for part in (bank.codes, bank.targets)} == {"meta"}

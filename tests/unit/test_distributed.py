@@ -119,11 +119,11 @@ def test_a_shared_bank_holds_each_image_once_and_draws_what_a_bank_of_one_draws(
         bank.add(*numbered(17, 2))
     for banks in (shared, restored):
         torch.manual_seed(3)
-        expected = [*alone.draw(32), *alone.in_order(), alone.of_answers(torch.square)]
+        expected = [*alone.draw(32), *alone.in_order(), alone.of_targets(torch.square)]
         found: list[list[Tensor]] = []
         for bank in banks:
             torch.manual_seed(3)
-            found.append([*bank.draw(32), *bank.in_order(), bank.of_answers(torch.square)])
+            found.append([*bank.draw(32), *bank.in_order(), bank.of_targets(torch.square)])
         for one, parts in zip(expected, zip(*found, strict=True), strict=True):
             assert torch.equal(one, torch.stack(parts).sum(dim=0).to(one.dtype))
 
