@@ -144,7 +144,7 @@ def _prepared(
     record = check_same(run, before, opened, settings) if before else new_record(opened, settings)
     torch.manual_seed(settings.seed)  # here, so that a run begun again draws what it drew the first time
     student = _checked(student_of(record), opened[0].teacher.spec)
-    lesson = lesson_of([one.teacher for one in opened], None)
+    lesson = lesson_of([one.teacher for one in opened], student.header)
     objective = find_method(settings.method).objective(settings.recipe, lesson)
     for one in opened:
         require(one.teacher, objective.needs, f"method {settings.method}", one.why)
@@ -162,6 +162,8 @@ def _tell_of_teachers(opened: Sequence[Opened], settings: DistillSettings, watch
         return
     if all(offered & {Signal.STATISTICS, Signal.STATISTICS_PRIOR} for offered in signals):
         say(watch, "batch normalization looks folded away, a scale-free prior stands in for its statistics")
+    elif any(offered & {Signal.STATISTICS, Signal.STATISTICS_PRIOR} for offered in signals):
+        say(watch, "not every teacher holds batch-norm statistics: they are matched where they are, or left out")
     else:
         say(watch, "the teacher holds no batch-norm statistics, so that term is left out: expect a weaker student")
 

@@ -8,7 +8,6 @@ from __future__ import annotations
 import io
 import math
 from collections.abc import Callable, Iterable, Sequence
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -41,10 +40,12 @@ BANK_BYTES = 2**30
 """What a bank may hold: large images, and answers of their every pixel, make it shorter than the recipe says."""
 PART, DRAWN = 256, 4
 """Procedural images are asked about 256 at a time; one in four is drawn, the others are bred."""
-OPTIMIZERS: dict[str, Callable[[Iterable[nn.Parameter], float], torch.optim.Optimizer | Muon]] = {
-    "adam": torch.optim.Adam,
-    "sgd": partial(torch.optim.SGD, momentum=0.9, weight_decay=1e-4),
-    "muon": Muon,
+OPTIMIZERS: dict[str, Callable[[Iterable[nn.Parameter], Recipe], torch.optim.Optimizer | Muon]] = {
+    "adam": lambda learning, recipe: torch.optim.Adam(learning, recipe.student_rate),
+    "sgd": lambda learning, recipe: torch.optim.SGD(
+        learning, recipe.student_rate, momentum=0.9, weight_decay=recipe.student_decay
+    ),
+    "muon": lambda learning, recipe: Muon(learning, recipe.student_rate),
 }
 
 
@@ -86,7 +87,7 @@ class Training:
         betas = (recipe.generator_beta, 0.999)
         self.generator_optimizer = torch.optim.Adam(generator.parameters(), recipe.generator_rate, betas=betas)
         self.learning = [*student.parameters(), *objective.parameters()]
-        self.student_optimizer = OPTIMIZERS[recipe.student_optimizer](self.learning, recipe.student_rate)
+        self.student_optimizer = OPTIMIZERS[recipe.student_optimizer](self.learning, recipe)
         shape = (spec.channels, spec.height, spec.width)
         self.low, self.high = spec.low, spec.high
         most = max(recipe.student_batch, BANK_BYTES // (math.prod(shape) + 4 * math.prod(objective.kept)))
@@ -242,8 +243,10 @@ class Training:
     def diet(self) -> tuple[Tensor, Tensor]:
         """A student batch out of the bank and the procedural images, with what is kept of the answers.
 
-        Those are the stored ones, unless the recipe moves images.
+        Those are the stored ones, unless the recipe moves images, or wants them generated for this step alone.
         """
+        if self.recipe.fresh:
+            return self._generated()
         from_prior = round(self.recipe.student_batch * self.recipe.prior_share)
         images, targets = self.bank.draw(self.recipe.student_batch - from_prior)
         if from_prior:
@@ -253,6 +256,14 @@ class Training:
             return images, targets
         images = self._moved(images, self._motions(len(images)))
         with torch.no_grad(), self.autocast:
+            return images, self._target(images)
+
+    def _generated(self) -> tuple[Tensor, Tensor]:
+        """New images, and what is kept of the answers to them."""
+        with torch.no_grad(), self.autocast:
+            latents, _ = self.generator.latents()
+            images = rounded(self.generator(self.ranks.share(latents)), self.low, self.high)
+            images = self.ranks.gather(images, len(latents))
             return images, self._target(images)
 
     def save(self, path: Path) -> None:
@@ -303,9 +314,8 @@ def _batches(recipe: Recipe) -> dict[str, int]:
     """What networks see at a time, by name."""
     left = recipe.generator_batch - _aside(recipe.generator_batch)
     shared = {"generator_batch without what is held out": left}
-    return {"generator_batch": recipe.generator_batch} | (
-        shared if recipe.share_batch else {"student_batch": recipe.student_batch}
-    )
+    students = shared if recipe.share_batch else {} if recipe.fresh else {"student_batch": recipe.student_batch}
+    return {"generator_batch": recipe.generator_batch} | students
 
 
 def _ready(images: Tensor) -> Tensor:

@@ -22,6 +22,7 @@ from edgekd.errors import BadModel, BadSetting, CannotLoad, EdgekdError
 from edgekd.tasks import Task
 from edgekd.teachers import Signal, Teacher
 from edgekd.teachers.asked import AskedTeacher
+from edgekd.teachers.classes import Order, checked_order, class_names, order_of
 from edgekd.teachers.estimate import Directions
 from edgekd.teachers.function import PREFIX, FunctionSource
 from edgekd.teachers.graph import GraphTeacher
@@ -89,7 +90,28 @@ def opened_teachers(
             opened.append(_open(name, settings, ledger, reach, before or {}))
             stack.callback(opened[-1].close)
             _reconcile(opened[0].teacher.spec, opened[-1].teacher.spec)
-        yield opened
+        yield _in_order(opened, settings.class_order)
+
+
+def _in_order(opened: Sequence[Opened], told: Sequence[Order | None] | None) -> list[Opened]:
+    """The teachers, their classes in the order that the user tells, or else in that of the first one's names."""
+    first = opened[0].teacher.spec
+    if told is not None:
+        checked_order(told, len(opened), first.classes)
+        orders = list(told)
+    elif len(opened) == 1:
+        return [opened[0]]
+    else:
+        names = [class_names(one.path, first.classes) if one.path else None for one in opened]
+        orders = [
+            order_of(names[0], own, one.teacher.spec.name, first.name) for own, one in zip(names, opened, strict=True)
+        ]
+    found = []
+    for one, order in zip(opened, orders, strict=True):
+        one.teacher.order = order
+        line = f"{one.teacher.spec.name}: its classes are put in the order {'you told' if told else 'of ' + first.name}"
+        found.append(replace(one, notes=(*one.notes, *([line] if order else []))))
+    return found
 
 
 def _open(name: Named, settings: DistillSettings, ledger: Ledger, reach: Reach, known: Known) -> Opened:
