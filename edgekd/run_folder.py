@@ -8,6 +8,7 @@
     ledger.sqlite          what a query-only teacher was asked and what it answered; grows across resumptions
     samples/               held_out.npz (uint8 images, teacher logits, their meaning), grids of generated images as PNG,
                            procedural.npz (uint8 images that the student learned from beside generated ones)
+    aggregation.json       how a student's headers are joined, if not by their mean
     export.json  bench.json  evaluation.json
 
 It does not need torch.
@@ -17,6 +18,7 @@ from __future__ import annotations
 
 import errno
 import json
+import math
 import os
 import tempfile
 import zlib
@@ -39,6 +41,7 @@ from edgekd.run_record import SCHEMA, Layout, RunRecord
 from edgekd.tasks import TASKS, Task
 
 RUNS = Path("runs")
+AGGREGATION = "edgekd.aggregation/1"
 
 
 @contextmanager
@@ -169,6 +172,7 @@ class RunFolder:
         self.samples = self.path / "samples"
         self.held_out_file = self.samples / "held_out.npz"
         self.procedural_file = self.samples / "procedural.npz"
+        self.aggregation_file = self.path / "aggregation.json"
         self.export_file = self.path / "export.json"
         self.bench_file = self.path / "bench.json"
         self.evaluation_file = self.path / "evaluation.json"
@@ -248,6 +252,24 @@ class RunFolder:
         """Store procedural images `[N, C, H, W]`, atomically."""
         with atomic(self.procedural_file) as file:
             np.savez_compressed(file, images=codes)
+
+    def scorer(self) -> list[float] | None:
+        """The K weights by which the student's headers are joined; None where it is by their mean.
+
+        Raises:
+            BadRun: what was learned of them is damaged, or was of other weights of the student.
+        """
+        if not self.aggregation_file.is_file():
+            return None
+        again = "join them anew: edgekd aggregate"
+        told = read_json(self.aggregation_file)
+        weights = told.get("scorer")
+        numbers = isinstance(weights, list) and all(isinstance(one, float) and math.isfinite(one) for one in weights)
+        if told.get("schema") != AGGREGATION or not (numbers or weights is None):
+            raise BadRun("damaged", where=self.aggregation_file, hint=again)
+        if weights is not None and told.get("student") != onnx_file.sha256(self.student_weights):
+            raise BadRun("it is of older weights of the student", where=self.aggregation_file, hint=again)
+        return weights
 
     def require(self, path: Path, command: str) -> Path:
         """A file of this run that an earlier command writes.

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import importlib
+from bisect import bisect_right
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from shlex import quote
 from typing import Any
@@ -77,7 +79,7 @@ class Standardized(nn.Module):
 
     def forward(self, images: Tensor) -> Tensor:
         """Logits of images `[N, C, H, W]` in the teacher's input range, as the network answers them."""
-        logits: Tensor = self.network(self._standardized(images))
+        logits: Tensor = self.network(self.standardized(images))
         return logits
 
     @property
@@ -91,11 +93,12 @@ class Standardized(nn.Module):
         Logits; of a network with headers `[N, H, K + F]`, the logits of each and behind them its features.
         """
         if isinstance(self.network, MultiHeader):
-            return torch.cat(self.network.each(self._standardized(images)), dim=2)
+            return torch.cat(self.network.each(self.standardized(images)), dim=2)
         logits: Tensor = self(images)
         return logits
 
-    def _standardized(self, images: Tensor) -> Tensor:
+    def standardized(self, images: Tensor) -> Tensor:
+        """What the network itself is shown."""
         return (images - self.get_buffer("pixel_mean")) * self.get_buffer("pixel_scale")
 
 
@@ -135,15 +138,14 @@ def choose_student(
         own = {**STUDENTS, **PIXEL_STUDENTS}.get(chosen, (None, 1.0))[1]
         return chosen, width if width is not None else own
     widths = [eighths / 64 for eighths in range(4, 257)]
-    fitting = [w for w in widths if parameters(_on_meta(chosen, w, shape, classes, grid, headers)) <= goal]
-    return chosen, max(fitting, default=widths[0])
+    size = partial(_size, chosen, shape=shape, classes=classes, grid=grid, headers=headers)
+    return chosen, widths[max(0, bisect_right(widths, goal, key=size) - 1)]  # wider is never smaller
 
 
-def _on_meta(
-    name: str, width: float, shape: Shape, classes: int, grid: Grid | None, headers: Headers | None
-) -> nn.Module:
+def _size(name: str, width: float, shape: Shape, classes: int, grid: Grid | None, headers: Headers | None) -> int:
+    """Parameters of a student that is not built."""
     with torch.device("meta"):
-        return build_student(name, width, shape, classes, grid, headers)
+        return parameters(build_student(name, width, shape, classes, grid, headers))
 
 
 def _known_student(name: str, shape: Shape, classes: int, width: float, grid: Grid | None) -> nn.Module:
@@ -254,11 +256,14 @@ def generator_of(record: Mapping[str, Any]) -> Generator:
     return Generator(latents, shape, generator["width"], mean=mean, std=std, **others)
 
 
-def load_student(record: Mapping[str, Any], weights: Path, *, trust_factory: bool = False) -> Standardized:
+def load_student(
+    record: Mapping[str, Any], weights: Path, *, scorer: Sequence[float] | None = None, trust_factory: bool = False
+) -> Standardized:
     """A run's student with its trained weights, in evaluation mode.
 
     Args:
         record, weights: of the run.
+        scorer: of its headers, the K weights of `headers.MultiHeader.scorer`.
         trust_factory: import and call what the record names, if its student is a `module:factory`. A run folder may
             come from anybody, so this is for the user to say.
 
@@ -272,7 +277,37 @@ def load_student(record: Mapping[str, Any], weights: Path, *, trust_factory: boo
         raise BadRun(what, where=weights.parent, hint=hint)
     student = student_of(record)
     _load(student, weights)
+    if scorer is not None and isinstance(student.network, MultiHeader):
+        student.network.score_by(scorer)
     return student
+
+
+def for_export(student: Standardized, kept: Sequence[int], *, each: bool) -> nn.Module:
+    """What a file is made of: a student with some of its headers, that answers each of them too if wanted.
+
+    Args:
+        student: it is changed.
+        kept: numbers of its headers; empty where it has none.
+        each: answer `(logits, header, header, …)`, each `[N, K]`.
+    """
+    if isinstance(student.network, MultiHeader):
+        student.network.keep(kept)
+    return EachHeader(student) if each else student
+
+
+class EachHeader(nn.Module):
+    """A student with headers that answers their logits beside its own."""
+
+    def __init__(self, student: Standardized) -> None:
+        super().__init__()
+        self.student = student
+
+    def forward(self, images: Tensor) -> tuple[Tensor, ...]:
+        """Logits `[N, K]`, joined and then of each header."""
+        network = self.student.network
+        assert isinstance(network, MultiHeader), "others have no such outputs"
+        logits, _ = network.each(self.student.standardized(images))
+        return network.joined(logits), *logits.unbind(dim=1)
 
 
 def load_generator(record: Mapping[str, Any], weights: Path) -> Generator:

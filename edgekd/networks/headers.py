@@ -9,6 +9,7 @@ headers, or a mean whose weights a small scorer finds for each image (CDFKD: Hao
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from itertools import pairwise
 from typing import Literal, Protocol
@@ -66,11 +67,17 @@ class SharedHeader(nn.Module):
 
     def forward(self, stages: Sequence[Tensor]) -> Tensor:
         """Features `[N, C]`."""
-        carried = self.encoders[0](stages[0])
-        for stage, encoder in zip(stages[1:], self.encoders[1:], strict=True):
-            carried = encoder(torch.cat([stage, carried], dim=1))
-        features: Tensor = self.pool(carried).flatten(1)
+        with _in_full_on_a_cpu():
+            carried = self.encoders[0](stages[0].float())
+            for stage, encoder in zip(stages[1:], self.encoders[1:], strict=True):
+                carried = encoder(torch.cat([stage.float(), carried], dim=1))
+            features: Tensor = self.pool(carried).flatten(1)
         return features
+
+
+def _in_full_on_a_cpu() -> AbstractContextManager[object]:
+    """float32 within: on a CPU depthwise convolutions in bfloat16 take four times as long."""
+    return torch.autocast("cpu", enabled=False) if torch.is_autocast_enabled("cpu") else nullcontext()
 
 
 def _encoder(inputs: int, outputs: int, before: Sequence[int], after: Sequence[int]) -> nn.Sequential:
@@ -159,6 +166,12 @@ class MultiHeader(nn.Module):
             return logits.mean(dim=1)
         scores: Tensor = self.scorer(logits)
         return (scores.softmax(dim=1) * logits).sum(dim=1)
+
+    def score_by(self, weights: Sequence[float]) -> None:
+        """Weigh headers by the softmax of the products of these K numbers with each header's logits."""
+        self.scorer = nn.Linear(len(weights), 1, bias=False)
+        with torch.no_grad():
+            self.scorer.weight.copy_(torch.tensor([list(weights)]))
 
     def keep(self, kept: Sequence[int]) -> None:
         """Go on with these headers alone, by number from 0."""
