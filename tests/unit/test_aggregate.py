@@ -21,6 +21,7 @@ from edgekd.config import load_recipe, load_target
 from edgekd.errors import BadData, BadRun, BadSetting
 from edgekd.export import export
 from edgekd.inference import logits, open_session
+from edgekd.quantize import generator_samples
 from edgekd.run_folder import HeldOut, RunFolder, write_json
 
 TARGET, RECIPE = load_target("cpu"), load_recipe("minmax").model_copy(update={"samples": 64})
@@ -174,7 +175,12 @@ def test_teachers_that_are_only_asked_are_counted_in_the_run_s_ledger(run):
 # ---------------------------------------------------------------------------------------------------------- export
 
 
-@pytest.mark.parametrize("kind", ["shared", "plain"])
+def calibrated(run: RunFolder) -> np.ndarray:
+    """Images like those that INT8 ranges were found on: of a student that never learned, others are far outside."""
+    return generator_samples(run.generator_onnx, 32, seed=9)
+
+
+@pytest.mark.parametrize("kind", ["shared", pytest.param("plain", marks=pytest.mark.slow)])
 def test_the_file_joins_as_torch_does_with_one_output(tmp_path, kind):
     run = distilled(tmp_path / "run", kind)
     aggregate(run, labelled(run))
@@ -186,26 +192,31 @@ def test_the_file_joins_as_torch_does_with_one_output(tmp_path, kind):
     with torch.no_grad():
         expected = student(torch.from_numpy(images(5)))
     np.testing.assert_allclose(logits(run.student_onnx, images(5)), expected, rtol=1e-4, atol=1e-4)
-    assert record["agreement"]["student_int8_student"] > 0.5
+    near, int8 = (logits(path, calibrated(run)) for path in (run.student_onnx, run.student_int8_onnx))
+    np.testing.assert_allclose(int8, near, atol=0.05 * np.abs(near).max())
+    assert int8.std(axis=0).max() > 0
     assert onnx_file.parameters(model) <= networks.parameters(student)  # batch normalization is folded
 
 
+@pytest.mark.slow
 def test_headers_are_further_outputs_if_wanted_and_nobody_else_minds(run):
     record = export(run, int8=True, target=TARGET, recipe=RECIPE, keep_headers=[0, 2], header_outputs=True)
     assert record["headers"] == {"kept": [0, 2], "joined": "mean", "outputs": True}
-    expected = heads(run, images(5))[:, [0, 2]]
-    for path, near in ((run.student_onnx, 1e-4), (run.student_int8_onnx, 10.0)):
+    shown = calibrated(run)
+    expected = heads(run, shown)[:, [0, 2]]
+    for path, share in ((run.student_onnx, 1e-4), (run.student_int8_onnx, 0.05)):
         assert [output.name for output in onnx.load(path).graph.output] == ["logits", "header_0", "header_2"]
-        found = open_session(path).run(None, {"pixels": images(5)})
-        np.testing.assert_allclose(found[0], expected.mean(axis=1), rtol=1e-4, atol=near)
-        np.testing.assert_allclose(found[1], expected[:, 0], rtol=1e-4, atol=near)
-        np.testing.assert_allclose(found[2], expected[:, 1], rtol=1e-4, atol=near)
-        np.testing.assert_allclose(logits(path, images(5)), found[0], rtol=1e-6)
+        found, near = open_session(path).run(None, {"pixels": shown}), share * np.abs(expected).max()
+        np.testing.assert_allclose(found[0], expected.mean(axis=1), atol=near)
+        np.testing.assert_allclose(found[1], expected[:, 0], atol=near)
+        np.testing.assert_allclose(found[2], expected[:, 1], atol=near)
+        np.testing.assert_allclose(logits(path, shown), found[0], rtol=1e-6)
     protocol = TARGET.bench.model_copy(update={"processes": 1, "runs": 10, "seconds": 0.01, "warmup_seconds": 0.0})
     measured = bench({"student": run.student_int8_onnx}, TARGET.model_copy(update={"bench": protocol}))
     assert measured["models"]["student"]["latency_ms"]["p50"] > 0
 
 
+@pytest.mark.slow
 def test_fewer_headers_make_a_smaller_file_and_it_is_written_anew_only_when_something_changes(run):
     sizes = [
         export(run, int8=False, target=TARGET, recipe=RECIPE, keep_headers=kept)["files"]["student"]["bytes"]
@@ -248,7 +259,7 @@ def test_what_was_learned_of_other_weights_is_refused(run):
     with pytest.raises(BadRun, match=r"aggregation\.json: it is of older weights .*; join them anew: edgekd aggregate"):
         export(run, int8=False, target=TARGET, recipe=RECIPE)
     aggregate(run, None)
-    export(run, int8=False, target=TARGET, recipe=RECIPE)
+    assert run.scorer() is None
 
 
 @pytest.mark.parametrize("text", ["{", "{}", '{"schema": "edgekd.aggregation/1", "scorer": ["a"]}'])
