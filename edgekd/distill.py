@@ -144,13 +144,12 @@ def _prepared(
     record = check_same(run, before, opened, settings) if before else new_record(opened, settings)
     torch.manual_seed(settings.seed)  # here, so that a run begun again draws what it drew the first time
     student = _checked(student_of(record), opened[0].teacher.spec)
-    lesson = lesson_of([one.teacher for one in opened], student.header)
-    objective = find_method(settings.method).objective(settings.recipe, lesson)
-    for one in opened:
-        require(one.teacher, objective.needs, f"method {settings.method}", one.why)
     device = torch.get_default_device()
     record["host"]["device"] = str(device)
     teachers = [one.teacher.to(device) if isinstance(one.teacher, torch.nn.Module) else one.teacher for one in opened]
+    objective = find_method(settings.method).objective(settings.recipe, lesson_of(teachers, student.header))
+    for one in opened:
+        require(one.teacher, objective.needs, f"method {settings.method}", one.why)
     return Training(teachers, student, generator_of(record), objective, settings.recipe, ranks), record
 
 

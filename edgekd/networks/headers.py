@@ -76,7 +76,7 @@ class SharedHeader(nn.Module):
 
 
 def _in_full_on_a_cpu() -> AbstractContextManager[object]:
-    """float32 within: on a CPU depthwise convolutions in bfloat16 take four times as long."""
+    """float32 within: on a CPU depthwise convolutions in bfloat16 take three times as long."""
     return torch.autocast("cpu", enabled=False) if torch.is_autocast_enabled("cpu") else nullcontext()
 
 
