@@ -87,9 +87,10 @@ def opened_teachers(
     with ExitStack() as stack:
         opened = []
         for name, before in zip_longest(names, known[: len(names)]):
-            opened.append(_open(name, settings, ledger, reach, before or {}))
+            opened.append(_open(name, settings, ledger, reach, before or {}, several=len(names) > 1))
             stack.callback(opened[-1].close)
             _reconcile(opened[0].teacher.spec, opened[-1].teacher.spec)
+        _require_asked(opened, settings)
         yield _in_order(opened, settings.class_order)
 
 
@@ -114,10 +115,22 @@ def _in_order(opened: Sequence[Opened], told: Sequence[Order | None] | None) -> 
     return found
 
 
-def _open(name: Named, settings: DistillSettings, ledger: Ledger, reach: Reach, known: Known) -> Opened:
+def _require_asked(opened: Sequence[Opened], settings: DistillSettings) -> None:
+    """Refuse what is said of teachers that are only asked where there is none."""
+    if not all(isinstance(one.teacher, GraphTeacher) for one in opened):
+        return
+    if settings.max_queries is not None:
+        raise BadSetting("with an exact gradient nothing is counted", where="--max-queries", allowed="--access scores")
+    if settings.gradient == "estimate":
+        raise BadSetting("its exact gradient is at hand", where="--gradient estimate", allowed="with --access scores")
+
+
+def _open(
+    name: Named, settings: DistillSettings, ledger: Ledger, reach: Reach, known: Known, *, several: bool
+) -> Opened:
     text = str(name)
     if "://" not in text and not text.startswith(PREFIX):
-        return _open_file(Path(name), settings, ledger)
+        return _open_file(Path(name), settings, ledger, several=several)
     if settings.access == "gradient":
         raise BadSetting("only a file has a graph to differentiate", where="--access gradient", allowed=_ANSWERS)
     stated = Stated(**{field: getattr(settings, field) for field in STATED})
@@ -145,14 +158,15 @@ def _endpoint(url: str, stated: Stated, reach: Reach, known: Known) -> Source:
     return EndpointSource(url, stated, reach, known)
 
 
-def _open_file(path: Path, settings: DistillSettings, ledger: Ledger) -> Opened:
+def _open_file(path: Path, settings: DistillSettings, ledger: Ledger, *, several: bool) -> Opened:
+    """Among several an estimate is for those that need one: the others keep their exact gradients."""
     spec = read_spec(path, **{name: getattr(settings, name) for name in STATED})
     facts = {"path": str(path.resolve()), "bytes": onnx_file.size(path), "parameters": _parameters(path)}
-    exact = settings.access == "gradient" or (settings.access == "auto" and settings.gradient == "exact")
+    exact = settings.access == "gradient" or (settings.access == "auto" and (several or settings.gradient == "exact"))
     refused: EdgekdError | None = None
     if exact:
         try:
-            return _graph(GraphTeacher(spec), settings, facts, path)
+            return _graph(GraphTeacher(spec), facts, path)
         except BadModel as error:
             if settings.access == "gradient":
                 raise
@@ -169,11 +183,7 @@ def _parameters(path: Path) -> int | None:
     return onnx_file.parameters(onnx_file.load(path)) or None
 
 
-def _graph(teacher: GraphTeacher, settings: DistillSettings, facts: dict[str, Any], path: Path) -> Opened:
-    if settings.max_queries is not None:
-        raise BadSetting("with an exact gradient nothing is counted", where="--max-queries", allowed="--access scores")
-    if settings.gradient == "estimate":
-        raise BadSetting("its exact gradient is at hand", where="--gradient estimate", allowed="with --access scores")
+def _graph(teacher: GraphTeacher, facts: dict[str, Any], path: Path) -> Opened:
     extras = {Signal.FEATURES: "features", Signal.STATISTICS: "batch-norm statistics"}
     offered = ["exact gradients", *(word for signal, word in extras.items() if signal in teacher.signals)]
     notes = described(teacher.spec), f"access gradient: {', '.join(offered)}"

@@ -15,11 +15,12 @@ from test_distill import SMALL, interrupted, settings, weights
 from tiny_teacher import classifier
 
 from edgekd import networks
-from edgekd.config import DistillSettings
+from edgekd.config import DistillSettings, Reach
 from edgekd.distill import distill
 from edgekd.errors import BadData, BadModel, BadRun, BadSetting
 from edgekd.inference import logits
 from edgekd.run_folder import RunFolder
+from edgekd.settings import resolve_settings
 from edgekd.teachers.classes import class_names, order_of, read_order
 from edgekd.training import Training
 
@@ -98,6 +99,14 @@ def test_fresh_batches_are_generated_for_every_step(two, run, monkeypatch):
     np.testing.assert_allclose(target[:, :8].numpy(), np.concatenate(expected, axis=1), rtol=0.05, atol=0.1)
 
 
+@pytest.mark.parametrize(
+    "with_it", [{"bank": 64}, {"prior": 64, "prior_share": 0.5}, {"shift": 2}, {"share_batch": True}]
+)
+def test_fresh_batches_are_neither_kept_nor_moved(with_it):
+    with pytest.raises(BadSetting, match="fresh batches go with neither"):
+        resolve_settings({"method": "cdfkd", "recipe": with_it})
+
+
 # ----------------------------------------------------------------------------------------------- access levels
 
 ASKED = {"access": "scores", "gradient": "estimate", "directions": 2}
@@ -119,6 +128,33 @@ def test_features_of_a_teacher_that_is_only_asked_are_refused_with_the_cure(two,
     with pytest.raises(BadModel, match=r"a\.onnx: its features .* it offers none; do without: --set features=0"):
         distill(two, mfs(**ASKED), run)
     assert not run.path.exists()
+
+
+FUNCTION = """import numpy as np
+def answer(images):
+    means = images.reshape(len(images), 4, -1).mean(axis=2)
+    return 8 * (means - means.mean(axis=1, keepdims=True)).astype(np.float32)
+"""
+
+
+def test_an_estimate_is_for_those_that_need_one(two, run, tmp_path, monkeypatch):
+    """A file keeps its exact gradient and is not counted beside a function, which is asked."""
+    (tmp_path / "asked_of_mine.py").write_text(FUNCTION)
+    monkeypatch.chdir(tmp_path)
+    chosen = mfs(recipe={"features": 0.0}, gradient="estimate", directions=2, input_shape=(1, 12, 12))
+    seen = []
+    reach = Reach(trust_callable=True)
+    distill([two[0], "python:asked_of_mine:answer"], chosen, run, watch=seen.append, reach=reach)
+    record = run.record()
+    assert [one["access"] for one in (record["teacher"], *record["more_teachers"])] == ["gradient", "scores"]
+    assert record["queries"]["asked"] == 4 + 64 + 6 * 32 * 3  # probes, procedural images, six rounds
+    assert "statistics" in seen[-1].losses  # of the file alone
+
+
+@pytest.mark.parametrize("told", [{"gradient": "estimate"}, {"max_queries": 100}])
+def test_what_is_said_of_asked_teachers_is_refused_where_there_is_none(two, run, told):
+    with pytest.raises(BadSetting, match=r"allowed: (with )?--access scores"):
+        distill(two, mfs(**told), run)
 
 
 def test_a_limit_on_queries_ends_the_run_cleanly(two, run):
