@@ -1,13 +1,13 @@
 """Several teachers, one student: shared headers, plain ones, the teachers' mean, one teacher; and what attention adds.
 
-    python benchmarks/distill/cdfkd.py [--cases …] [--variants …] [--seeds 3] [--minutes M | --steps N] [--for MINUTES]
+    python benchmarks/distill/cdfkd.py [--cases …] [--variants …] [--seeds 3] [--cores 2] [--for MINUTES]
 
-Variants of a case have the same minutes and, each at a width of its own, as nearly as can be the same parameters. "one
+Variants of a case have the same CPU time and, each at a width of its own, as nearly as can be the same parameters. "one
 teacher" is the teacher with the best test accuracy, which favours it. Students are measured in their last state on the
 test images, which choose nothing. Attention is learned afterwards from 1 % of the labelled training images; what it
 gains is told with its interval: images right before and after are paired. Seeds take turns. What was measured goes into
 `benchmarks/results/cdfkd.json` after every run, and is not measured again while teachers, recipe, width and minutes are
-the same. Teachers come from `benchmarks/teachers.py` (see CASES). Needs a machine with nothing else to do.
+the same. Teachers come from `benchmarks/teachers.py` (see CASES). Runs have one thread each, and go on abreast.
 """
 
 from __future__ import annotations
@@ -21,19 +21,23 @@ import os
 import platform
 import sys
 import tempfile
+import threading
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 
 ROOT = Path(__file__).resolve().parent.parent.parent
 sys.path.insert(0, str(ROOT / "benchmarks"))
 import data  # noqa: E402
 import onnx  # noqa: E402
 import onnxsim  # noqa: E402
+from abreast import abreast  # noqa: E402
 from first_light import edgekd, spread  # noqa: E402
 
 from edgekd import __version__  # noqa: E402
@@ -44,6 +48,7 @@ from edgekd.objectives import find_method  # noqa: E402
 from edgekd.run_folder import RunFolder, write_json  # noqa: E402
 
 RESULT, SCHEMA = ROOT / "benchmarks/results/cdfkd.json", "edgekd.benchmark.cdfkd/1"
+WRITING = threading.Lock()
 SHARE = 0.01
 """Of the training images, labelled: what attention is learned from."""
 EXAMPLE = ROOT / "examples/teacher.onnx"
@@ -59,7 +64,7 @@ class Case:
         folded: those of them whose batch normalization is folded away first.
         student: by name.
         parameters: that every variant is to come near to.
-        minutes: of each run.
+        minutes: of each run, of CPU time on one thread.
         published, reach, aim: what others report, what edgekd is to reach and aims for (test accuracy).
     """
 
@@ -164,7 +169,7 @@ def distilled(name: str, variant: str, seed: int, clock: list[Any], made: Path, 
         files = [max(files, key=lambda file: right(file, test).mean())]
     run = RunFolder(folder / "run")
     told = ["--method", method, *(["--headers", kind] if kind else []), "--student", case.student, "--width", width]
-    record, seconds = edgekd("distill", *files, "--out", run.path, "--seed", seed, *told, *clock)
+    record, seconds = edgekd("distill", *files, "--out", run.path, "--seed", seed, "--threads", 1, *told, *clock)
     edgekd("export", run.path)
     before = right(run.student_onnx, test)
     found = {
@@ -173,6 +178,7 @@ def distilled(name: str, variant: str, seed: int, clock: list[Any], made: Path, 
         "width": width,
         "rounds": record["progress"]["step"],
         "seconds": round(seconds, 1),
+        "cpu_seconds": record["progress"]["seconds"],
     }
     return found | ({"attention": attention(run, case, seed, before, folder)} if kind else {})
 
@@ -220,27 +226,37 @@ def known(name: str, variant: str, seed: int, told: dict[str, Any]) -> bool:
     return before.get("told") == told and str(seed) in before.get("seeds", {})
 
 
+def measure(name: str, variant: str, seed: int, clock: list[Any], minutes: float, end: float, made: Path) -> None:
+    """One cell, unless it is known or would end too late."""
+    told = fingerprint(name, variant, clock, made)
+    if known(name, variant, seed, told) or time.monotonic() + 60 * minutes > end:
+        return
+    with tempfile.TemporaryDirectory() as folder:
+        found = distilled(name, variant, seed, clock, made, Path(folder))
+    with WRITING:
+        enter(name, variant, told, seed, found, made)
+    print(name, variant, seed, json.dumps(found), file=sys.stderr, flush=True)
+
+
 def main(arguments: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--cases", nargs="+", choices=CASES, default=["mnist-tiny", "fashion"])
     parser.add_argument("--variants", nargs="+", choices=VARIANTS, default=list(VARIANTS))
     parser.add_argument("--seeds", type=int, default=3)
+    parser.add_argument("--cores", type=int, default=os.cpu_count(), help="how many runs at a time")
     parser.add_argument("--minutes", type=float, help="instead of each case's own")
     parser.add_argument("--steps", type=int, help="rounds instead of minutes, for a smoke test")
     parser.add_argument("--for", dest="most", type=float, default=float("inf"), help="minutes to go on for")
     parser.add_argument("--teachers", type=Path, default=ROOT / "runs/teachers", help="their folder")
     given = parser.parse_args(arguments)
     end = time.monotonic() + 60 * given.most
+    torch.set_num_threads(1)
+    jobs = []
     for seed, name, variant in itertools.product(range(given.seeds), given.cases, given.variants):
-        minutes = given.minutes or CASES[name].minutes
-        clock = ["--steps", given.steps] if given.steps else ["--minutes", minutes]
-        told = fingerprint(name, variant, clock, given.teachers)
-        if known(name, variant, seed, told) or time.monotonic() + 60 * minutes * (not given.steps) > end:
-            continue
-        with tempfile.TemporaryDirectory() as folder:
-            found = distilled(name, variant, seed, clock, given.teachers, Path(folder))
-        enter(name, variant, told, seed, found, given.teachers)
-        print(name, variant, seed, json.dumps(found), file=sys.stderr, flush=True)
+        minutes = 0.0 if given.steps else given.minutes or CASES[name].minutes
+        clock = ["--steps", given.steps] if given.steps else ["--minutes", minutes, "--clock", "cpu"]
+        jobs.append(partial(measure, name, variant, seed, clock, minutes, end, given.teachers))
+    abreast(jobs, given.cores)
 
 
 if __name__ == "__main__":
