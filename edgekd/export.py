@@ -20,10 +20,10 @@ from edgekd.codes import from_codes
 from edgekd.config import CalibrationRecipe, Target
 from edgekd.errors import BadModel, BadRun
 from edgekd.extras import require_distill
-from edgekd.headers import FORM, Form, form_of
+from edgekd.headers import Form, form_of
 from edgekd.inference import Floats, agreement, fed, logits
 from edgekd.quantize import generator_samples, quantize
-from edgekd.run_folder import RunFolder, atomic, read_json, task_of, write_json
+from edgekd.run_folder import FORM, RunFolder, atomic, read_json, task_of, write_json
 from edgekd.tasks import KINDS, NOTE
 
 if TYPE_CHECKING:

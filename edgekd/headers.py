@@ -11,10 +11,7 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from edgekd.errors import BadSetting
-from edgekd.run_folder import RunFolder
-
-FORM = "edgekd.headers"
-"""Metadata key by which a file tells it."""
+from edgekd.run_folder import FORM, RunFolder
 
 
 @dataclass(frozen=True)

@@ -42,6 +42,8 @@ from edgekd.tasks import TASKS, Task
 
 RUNS = Path("runs")
 AGGREGATION = "edgekd.aggregation/1"
+FORM = "edgekd.headers"
+"""Metadata key by which a file tells which headers it holds and by what weights it joins them, as JSON."""
 
 
 @contextmanager
@@ -283,7 +285,7 @@ class RunFolder:
         return path
 
     def exported(self, path: Path) -> Path:
-        """A student's ONNX file of this run, of the weights as they are now.
+        """A student's ONNX file of this run, of the weights as they are now, its headers joined as is said now.
 
         Where the weights are not there (on a device, say) or the file does not name them, it is taken as it is.
 
@@ -293,12 +295,13 @@ class RunFolder:
         """
         self.require(path, "export --int8" if path == self.student_int8_onnx else "export")
         if self.student_weights.is_file():
-            made_from = onnx_file.metadata(onnx_file.load(path)).get("edgekd.weights.sha256")
-            if made_from not in (None, onnx_file.sha256(self.student_weights)):
-                hint = f"export again: edgekd export {quote(str(self.path))} --int8"
-                raise BadRun(
-                    f"{path.name} is of older weights than {self.student_weights.name}", where=self.path, hint=hint
-                )
+            notes, hint = onnx_file.metadata(onnx_file.load(path)), f"edgekd export {quote(str(self.path))} --int8"
+            if notes.get("edgekd.weights.sha256") not in (None, onnx_file.sha256(self.student_weights)):
+                what = f"{path.name} is of older weights than {self.student_weights.name}"
+                raise BadRun(what, where=self.path, hint=f"export again: {hint}")
+            if FORM in notes and _scorer_of(notes[FORM]) != self.scorer():
+                what = f"{path.name} joins its headers otherwise than {self.aggregation_file.name} says"
+                raise BadRun(what, where=self.path, hint=f"export again: {hint}")
         return path
 
     def models(self, teacher: Path | None = None) -> dict[str, Path]:
@@ -323,6 +326,14 @@ class RunFolder:
         if self.student_int8_onnx.is_file():
             files["student.int8"] = self.exported(self.student_int8_onnx)
         return files
+
+
+def _scorer_of(note: str) -> object:
+    """What a file's note says of how it joins its headers."""
+    try:
+        return json.loads(note)["scorer"]
+    except (ValueError, LookupError, TypeError):
+        return "damaged"
 
 
 def _is_that_model(path: Path, sha256: str) -> bool:

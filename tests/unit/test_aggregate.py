@@ -186,6 +186,7 @@ def test_the_file_joins_as_torch_does_with_one_output(tmp_path, kind):
     aggregate(run, labelled(run))
     record = export(run, int8=True, target=TARGET, recipe=RECIPE)
     assert record["headers"] == {"kept": [0, 1, 2], "joined": "attention", "outputs": False}
+    assert run.exported(run.student_int8_onnx) == run.student_int8_onnx
     model = onnx.load(run.student_onnx)
     assert [output.name for output in model.graph.output] == ["logits"]
     student = networks.load_student(run.record(), run.student_weights, scorer=run.scorer())
@@ -195,6 +196,9 @@ def test_the_file_joins_as_torch_does_with_one_output(tmp_path, kind):
     near, int8 = (logits(path, calibrated(run)) for path in (run.student_onnx, run.student_int8_onnx))
     np.testing.assert_allclose(int8, near, atol=0.05 * np.abs(near).max())
     assert int8.std(axis=0).max() > 0
+    aggregate(run, None)
+    with pytest.raises(BadRun, match=r"student\.onnx joins its headers otherwise .*export again: edgekd export"):
+        run.exported(run.student_onnx)
     assert onnx_file.parameters(model) <= networks.parameters(student)  # batch normalization is folded
 
 
