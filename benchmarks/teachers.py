@@ -21,7 +21,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from edgekd.networks import parameters
+from edgekd.networks import STUDENTS, parameters
 from edgekd.networks.students import LeNet5, MobileNetV3Small, ResNet
 from edgekd.synthesis.motion import motions, moved
 
@@ -57,6 +57,7 @@ class Plan:
     bfloat16: bool = True  # depthwise convolutions and small matrices are faster without it
     data: str = "fashion_mnist"
     augment: Callable[[Tensor], Tensor] = mirrored
+    seed: int = 0
 
 
 def adam(model: nn.Module) -> torch.optim.Optimizer:
@@ -73,7 +74,15 @@ def still(images: Tensor) -> Tensor:
     return images
 
 
+def tiny(seed: int) -> Plan:
+    """CDFKD's teachers on MNIST: 2-4-60 channels, dense 30 (Hao et al., ICME 2021; models/lenet.py)."""
+    build = STUDENTS["lenet5-tiny"][0]
+    network = "LeNet-5 of 2-4-60 channels"
+    return Plan(lambda: build((1, 28, 28), 10, 1.0), 20, adam, network, False, "mnist", still, seed)
+
+
 TEACHERS = {
+    **{f"mnist-tiny-{seed}": tiny(seed) for seed in range(3)},
     "long": Plan(lambda: ResNet(1, 10, 1.0, STEM, STAGES), 30, descent_of, "residual network, trained for 30 epochs"),
     "mobile": Plan(
         lambda: MobileNetV3Small(1, 10, 0.25, True), 8, adam, "MobileNetV3: depthwise convolutions, Hardswish", False
@@ -83,14 +92,20 @@ TEACHERS = {
     "cifar10": Plan(
         lambda: ResNet(3, 10, 1.0, STEM, STAGES), 30, descent_of, "residual network", True, "cifar10", cropped
     ),
+    **{
+        f"cifar10-{seed}": Plan(
+            lambda: ResNet(3, 10, 1.0, STEM, STAGES), 30, descent_of, "residual network", True, "cifar10", cropped, seed
+        )
+        for seed in (1, 2)
+    },
     "vit": Plan(ViT, 8, adam, "vision transformer, layer normalization only", False),
 }
 
 
 def make(name: str, folder: Path, shared: Path) -> None:
     """Train one teacher and write its file and its record."""
-    torch.manual_seed(0)
     plan = TEACHERS[name]
+    torch.manual_seed(plan.seed)
     (pixels, labels), (test_pixels, test_labels) = data.load(plan.data, shared)
     images = torch.from_numpy(pixels).float() / 255
     mean, std = images.mean((0, 2, 3), keepdim=True), images.std((0, 2, 3), keepdim=True)

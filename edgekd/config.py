@@ -39,6 +39,10 @@ def validated(kind: type[R], values: dict[str, Any], where: object) -> R:
 # ------------------------------------------------------------------------------------------------ distillation
 
 
+OF_HEADERS = ("heads", "features", "ensemble")
+"""Weights of students with a header for every teacher."""
+
+
 class Recipe(Record):
     """The weights and the schedule of a data-free distillation. Loss terms with weight 0 are not computed."""
 
@@ -53,11 +57,31 @@ class Recipe(Record):
     )
     adversary: float = Field(ge=0, description="reward for samples on which student and teacher differ (DFAD)")
     temperature: float = Field(gt=0, description="T of the student's Kullback-Leibler loss")
+    heads: float = Field(default=0.0, ge=0, description="distance of each header to its teacher (CDFKD-MFS: w_s)")
+    features: float = Field(
+        default=0.0, ge=0, description="L1 distance of each header's features to its teacher's (CDFKD-MFS: w_f)"
+    )
+    ensemble: float = Field(default=0.0, ge=0, description="distance of the headers' mean to the teachers' (w_e)")
+    distance: Literal["l1", "kl"] = Field(
+        default="l1", description="of heads and ensemble: L1 of logits (CDFKD-MFS), or Kullback-Leibler at T (CDFKD)"
+    )
+    projection: bool = Field(
+        default=False, description="features of other widths are compared through a learned linear map"
+    )
+    symmetric: bool = Field(
+        default=False, description="the adversary rewards all that the student minimises, not heads alone (CDFKD)"
+    )
+    raw_statistics: bool = Field(
+        default=False, description="statistics in the teacher's own units, the first layer five times (CDFKD-MFS)"
+    )
     generator_batch: int = Field(ge=2)
     student_batch: int = Field(ge=2)
     generator_steps: int = Field(ge=1, description="generator updates per round")
     student_steps: int = Field(ge=1, description="student updates per round")
     share_batch: bool = Field(description="one batch serves both updates, and nothing is replayed (DAFL)")
+    fresh: bool = Field(
+        default=False, description="student batches are generated anew for each step, and nothing is replayed (DFAD)"
+    )
     bank: int = Field(ge=0, description="generated images kept for replay, with the teacher's answers")
     prior: int = Field(ge=0, description="procedural images the teacher is asked about before training")
     prior_share: float = Field(ge=0, lt=1, description="their share of every student batch")
@@ -91,15 +115,23 @@ class Recipe(Record):
     generator_beta: float = Field(ge=0, lt=1, description="first moment of the generator's Adam")
     student_optimizer: Literal["adam", "muon", "sgd"]
     student_rate: float = Field(gt=0)
+    student_decay: float = Field(default=1e-4, ge=0, description="weight decay of sgd")
     anneal: Literal["none", "student", "both"] = Field(description="learning rates that fall to zero, as a half cosine")
 
     @model_validator(mode="after")
     def _student_has_a_diet(self) -> Recipe:
-        if not self.share_batch and self.bank < self.student_batch:
-            raise ValueError("bank must hold at least student_batch images unless share_batch is set")
+        if self.fresh and (self.share_batch or self.bank or self.prior or self.shift or self.mirror):
+            raise ValueError("fresh batches go with neither share_batch, bank, prior, shift nor mirror")
+        if not (self.share_batch or self.fresh) and self.bank < self.student_batch:
+            raise ValueError("bank must hold at least student_batch images unless share_batch or fresh is set")
         if (self.prior == 0) != (self.prior_share == 0):
             raise ValueError("prior and prior_share are either both zero or both set")
         return self
+
+    def refuse(self, *names: str) -> None:
+        """Raise `BadSetting` where weights are set that a method does not know."""
+        if told := [name for name in names if getattr(self, name)]:
+            raise BadSetting("this method has none", where=f"recipe: {', '.join(told)}", allowed="0")
 
 
 class DistillSettings(Record):
@@ -110,6 +142,12 @@ class DistillSettings(Record):
     fixed: tuple[str, ...] = Field(default=(), description="sizes in the recipe that are not fitted to the images")
     student: str = "auto"
     width: float | None = Field(default=None, gt=0, le=16)
+    headers: Literal["shared", "plain"] | None = Field(
+        default=None, description="of methods with a header for every teacher: what it reads; None: the method's own"
+    )
+    class_order: tuple[tuple[int, ...] | None, ...] | None = Field(
+        default=None, description="for each teacher, which of its columns is class 0, 1, …; None: as they are"
+    )
     minutes: float | None = Field(default=None, gt=0)
     steps: int | None = Field(default=None, ge=1)
     clock: Literal["wall", "cpu"] = Field(

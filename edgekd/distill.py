@@ -33,10 +33,11 @@ from edgekd.teachers import Signal, require
 from edgekd.teachers.asked import AskedTeacher
 from edgekd.teachers.codes import from_codes
 from edgekd.teachers.ledger import Ledger
+from edgekd.teachers.lesson import lesson_of
 from edgekd.teachers.open import Known, Named, Opened, opened_teachers
 from edgekd.teachers.shared import SharedLedger
 from edgekd.teachers.spec import Interface
-from edgekd.training import HELD_OUT, Training, mean_logits
+from edgekd.training import HELD_OUT, Training
 
 __all__ = ["Progress", "distill", "resolve_settings"]
 
@@ -140,15 +141,15 @@ def _prepared(
     opened: Sequence[Opened], settings: DistillSettings, run: RunFolder, before: dict[str, Any] | None, ranks: Ranks
 ) -> tuple[Training, dict[str, Any]]:
     """The training at its beginning and the record of the run, of teachers that fit the method and the run so far."""
-    objective = find_method(settings.method).objective(settings.recipe, opened[0].teacher.spec.task)
-    for one in opened:
-        require(one.teacher, objective.needs, f"method {settings.method}", one.why)
     record = check_same(run, before, opened, settings) if before else new_record(opened, settings)
     torch.manual_seed(settings.seed)  # here, so that a run begun again draws what it drew the first time
     student = _checked(student_of(record), opened[0].teacher.spec)
     device = torch.get_default_device()
     record["host"]["device"] = str(device)
     teachers = [one.teacher.to(device) if isinstance(one.teacher, torch.nn.Module) else one.teacher for one in opened]
+    objective = find_method(settings.method).objective(settings.recipe, lesson_of(teachers, student.header))
+    for one in opened:
+        require(one.teacher, objective.needs, f"method {settings.method}", one.why)
     return Training(teachers, student, generator_of(record), objective, settings.recipe, ranks), record
 
 
@@ -160,6 +161,8 @@ def _tell_of_teachers(opened: Sequence[Opened], settings: DistillSettings, watch
         return
     if all(offered & {Signal.STATISTICS, Signal.STATISTICS_PRIOR} for offered in signals):
         say(watch, "batch normalization looks folded away, a scale-free prior stands in for its statistics")
+    elif any(offered & {Signal.STATISTICS, Signal.STATISTICS_PRIOR} for offered in signals):
+        say(watch, "not every teacher holds batch-norm statistics: they are matched where they are, or left out")
     else:
         say(watch, "the teacher holds no batch-norm statistics, so that term is left out: expect a weaker student")
 
@@ -208,9 +211,9 @@ def _loop(
     ledger.begin_rounds()
     while ((fraction := clock.fraction()) < 1 or not training.step) and told(ledger.affords_a_round()):
         training.begin_round(fraction)
-        images, logits, terms = training.generator_round(clock.expired)
+        images, targets, terms = training.generator_round(clock.expired)
         for _ in range(0 if training.warming_up else recipe.student_steps):
-            batch = (images, logits) if recipe.share_batch else training.diet()
+            batch = (images, targets) if recipe.share_batch else training.diet()
             terms |= training.student_step(*batch)
             if clock.expired():
                 break
@@ -370,9 +373,10 @@ def _finish(training: Training, run: RunFolder) -> None:
     codes, stored = training.held_out.in_order()
     images, layout = from_codes(codes, training.low, training.high), training.teachers[0].spec.layout
     with torch.no_grad():
-        answers = [mean_logits([t(part) for t in training.teachers]) for part in torch.split(images, 256)]
+        targets = [training.objective.target([t(part) for t in training.teachers]) for part in torch.split(images, 256)]
     if not first:
         return
-    write_grid(run.samples / "final.png", codes, questions.chosen(stored, training.task))
-    answered = torch.cat(answers).cpu().numpy()
+    logits = training.objective.logits
+    write_grid(run.samples / "final.png", codes, questions.chosen(logits(stored), training.task))
+    answered = torch.cat([logits(target) for target in targets]).cpu().numpy()
     run.write_held_out(HeldOut(codes.cpu().numpy(), answered, training.low, training.high, training.task, layout))

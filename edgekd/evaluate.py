@@ -26,13 +26,11 @@ independent ones as would vary as much as the images do (Kish, 1965: the effecti
 
 from __future__ import annotations
 
-import zlib
 from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
 from typing import Any
-from zipfile import BadZipFile
 
 import numpy as np
 from numpy.typing import NDArray
@@ -43,6 +41,7 @@ from edgekd.codes import from_codes
 from edgekd.errors import BadData, BadModel, EdgekdError
 from edgekd.run_folder import RunFolder, read_json, write_json
 from edgekd.run_folder import task_of as task_of_run
+from edgekd.samples import Images, read_labelled
 from edgekd.scoring import Tally, ignored_label
 from edgekd.tasks import KINDS, Task, choices, fitting
 from edgekd.teachers import answers
@@ -50,15 +49,9 @@ from edgekd.teachers.spec import Layout, read_spec
 
 SCHEMA = "edgekd.evaluation/1"
 COLLECTION = "edgekd.evaluations/1"
-Images = NDArray[np.uint8] | NDArray[np.float32]
-Labels = NDArray[np.int64]
 Choices = NDArray[np.integer[Any]]
 Sizes = tuple[int, ...]
 
-_KEYS = (
-    "an .npz with images (uint8 or float32, [N, C, H, W], [N, H, W, C] or [N, H, W]) "
-    "and labels (integers, [N], [N, K] for multilabel, or [N, h, w] for segmentation and mask)"
-)
 _CHUNK_BYTES = 2**26
 
 
@@ -142,52 +135,6 @@ def input_range(model: Path) -> tuple[float, float]:
     except EdgekdError:  # what is wrong with it, if anything, `evaluate` will say
         return 0.0, 1.0
     return spec.low, spec.high
-
-
-def read_labelled(path: Path, task: Task = "classes") -> tuple[Images, Labels]:
-    """Images `[N, C, H, W]` or `[N, H, W, C]` (uint8 or finite float32), labels as the task has them; never unpickles.
-
-    Raises:
-        BadData: says what is wrong with the file.
-    """
-    images, labels = _arrays(Path(path))
-    if images.dtype not in (np.uint8, np.float32):
-        raise BadData(f"images are {images.dtype}", where=path, allowed="uint8 or float32")
-    if images.ndim not in (3, 4):
-        raise BadData(
-            f"images have shape {list(images.shape)}", where=path, allowed="[N, C, H, W], [N, H, W, C] or [N, H, W]"
-        )
-    kind = KINDS[task]
-    if labels.dtype.kind not in "iu" or labels.ndim != kind.axes:
-        allowed = f"integers [{('N', 'N, K', 'N, h, w')[kind.axes - 1]}] for {task}"
-        raise BadData(f"labels are {labels.dtype} of shape {list(labels.shape)}", where=path, allowed=allowed)
-    if len(images) != len(labels):
-        raise BadData(f"{len(images)} images but {len(labels)} labels", where=path)
-    if images.size == 0:
-        raise BadData("it holds no images", where=path)
-    if images.dtype == np.float32 and not np.isfinite(images).all():
-        row = int(np.flatnonzero(~np.isfinite(images.reshape(len(images), -1)).all(1))[0])
-        raise BadData(f"image {row} holds NaN or infinity", where=path)
-    return images if images.ndim == 4 else images[:, None], labels
-
-
-def _arrays(path: Path) -> tuple[NDArray[Any], NDArray[Any]]:
-    if not path.is_file():
-        raise BadData("no such file", where=path, allowed=_KEYS)
-    try:
-        with path.open("rb") as file:  # numpy leaves a damaged archive open when it opens it itself
-            archive = np.load(file, allow_pickle=False)
-            if not isinstance(archive, np.lib.npyio.NpzFile):
-                raise BadData("a single array", where=path, allowed=_KEYS)
-            missing = [key for key in ("images", "labels") if key not in archive]
-            if missing:
-                found = ", ".join(archive) or "nothing"
-                raise BadData(f"no {' and no '.join(missing)}; it holds {found}", where=path, allowed=_KEYS)
-            return archive["images"], archive["labels"]
-    except (OSError, ValueError, EOFError, BadZipFile, zlib.error, RuntimeError, MemoryError) as error:
-        pickled = "pickle" in str(error) or "Object arrays" in str(error)
-        what = "not an .npz, or it holds pickled objects" if pickled else f"not readable: {onnx_file.first_line(error)}"
-        raise BadData(what, where=path, allowed=_KEYS) from error
 
 
 def _require_task(task: Task, sizes: Sizes, model: Path) -> None:

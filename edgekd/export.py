@@ -6,6 +6,7 @@ Torch is needed only where a float model is missing or older than its weights: o
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 from shlex import quote
@@ -19,12 +20,15 @@ from edgekd.codes import from_codes
 from edgekd.config import CalibrationRecipe, Target
 from edgekd.errors import BadModel, BadRun
 from edgekd.extras import require_distill
+from edgekd.headers import Form, form_of
 from edgekd.inference import Floats, agreement, fed, logits
 from edgekd.quantize import generator_samples, quantize
-from edgekd.run_folder import RunFolder, atomic, read_json, task_of, write_json
+from edgekd.run_folder import FORM, RunFolder, atomic, read_json, task_of, write_json
 from edgekd.tasks import KINDS, NOTE
 
 if TYPE_CHECKING:
+    from torch.nn import Module
+
     from edgekd.tracing import Port, Traced
 
 SCHEMA = "edgekd.export/1"
@@ -41,6 +45,8 @@ def export(
     recipe: CalibrationRecipe,
     samples: int | None = None,
     trust_factory: bool = False,
+    keep_headers: Sequence[int] | None = None,
+    header_outputs: bool = False,
 ) -> dict[str, Any]:
     """Write `student.onnx`, `generator.onnx`, with `int8` also `student.int8.onnx`, and `export.json`.
 
@@ -53,18 +59,22 @@ def export(
         recipe: how activation ranges are found.
         samples: calibrate on that many generated images instead of the recipe's number.
         trust_factory: see `edgekd.networks.load_student`.
+        keep_headers: of a student with headers those that the file is to hold, by number from 0; None: all.
+        header_outputs: have it answer each header's logits as well, behind its own, as `header_0` and so on.
 
     Returns:
         The record of schema edgekd.export/1, as written to `export.json`. Its `warnings` are for the user.
 
     Raises:
         BadRun: not distilled yet, or damaged, or its student is a factory that is not trusted.
+        BadSetting: it has no headers, or not those.
         CannotLoad: a float file must be written, and edgekd[distill] is not installed.
         EdgekdError: an ONNX file answers otherwise than torch, or quantization failed. The file is not written then.
     """
     record = run.record()
     warnings = _unfinished(run, record)
-    files, told = _float_models(run, record, target, trust_factory)
+    form = form_of(run, record, keep_headers, header_outputs)
+    files, told = _float_models(run, record, target, trust_factory, form)
     warnings += told
     stale = _without_stale_int8(run)  # before quantizing, which may fail and leave it
     quantized: dict[str, Any] | None = None
@@ -79,6 +89,7 @@ def export(
         "schema": SCHEMA,
         "tool": {"name": "edgekd", "version": __version__},
         "target": target.name,
+        "headers": form.told(),
         "files": files,
         "quantization": quantized,
         "agreement": agreements,
@@ -118,13 +129,14 @@ def _nearby(named: str | Path) -> str:
 
 
 def _float_models(
-    run: RunFolder, record: dict[str, Any], target: Target, trust_factory: bool
+    run: RunFolder, record: dict[str, Any], target: Target, trust_factory: bool, form: Form
 ) -> tuple[dict[str, Any], list[str]]:
     """The file records of generator and student; writes those that are missing or out of date, both or neither."""
     notes = {"student": _notes(run.student_weights, record), "generator": _notes(run.generator_weights, record)}
+    notes["student"] |= form.notes()
     paths = {"student": run.student_onnx, "generator": run.generator_onnx}
     stale = [kind for kind in paths if not _up_to_date(paths[kind], notes[kind], target)]
-    traced = _traced(run, record, target, stale, trust_factory) if stale else {}
+    traced = _traced(run, record, target, stale, trust_factory, form) if stale else {}
     for kind, one in traced.items():
         onnx_file.set_metadata(one.model, notes[kind] | {"edgekd.simplifier": one.simplifier or "none"})
         with atomic(paths[kind]) as file:
@@ -151,7 +163,8 @@ def _up_to_date(path: Path, notes: dict[str, str], target: Target) -> bool:
     model = _readable(path)
     if model is None:
         return False
-    same = onnx_file.metadata(model).get("edgekd.weights.sha256") == notes["edgekd.weights.sha256"]
+    told = onnx_file.metadata(model)
+    same = all(told.get(key) == notes.get(key) for key in ("edgekd.weights.sha256", FORM))
     return same and onnx_file.opset(model) <= target.model.opset and model.ir_version <= target.model.ir_version
 
 
@@ -164,7 +177,7 @@ def _readable(path: Path) -> ModelProto | None:
 
 
 def _traced(
-    run: RunFolder, record: dict[str, Any], target: Target, kinds: list[str], trust_factory: bool
+    run: RunFolder, record: dict[str, Any], target: Target, kinds: list[str], trust_factory: bool, form: Form
 ) -> dict[str, Traced]:
     """Export from torch what `kinds` names, checked but not written."""
     files = " and ".join(f"{kind}.onnx" for kind in kinds)
@@ -172,24 +185,33 @@ def _traced(
     from edgekd import networks  # noqa: PLC0415 - torch is imported only here
     from edgekd.tracing import answers, trace  # noqa: PLC0415
 
-    student = networks.load_student(record, run.student_weights, trust_factory=trust_factory)
+    weights = run.student_weights
+    student = networks.load_student(record, weights, scorer=form.scorer, trust_factory=trust_factory)
     generator = networks.load_generator(record, run.generator_weights)
     seed = record["settings"]["seed"]
     latents = np.random.default_rng(seed).standard_normal((_LATENTS, generator.latent), dtype=np.float32)
     # An interrupted run may lack the held-out set: new images of its generator serve the comparison with torch as well.
     images = run.held_out().images()[:_EXAMPLES] if run.held_out_file.is_file() else answers(generator, latents)
-    ports = _ports(record)
-    sources = {"student": (student, images), "generator": (generator, latents)}
+    ports = _ports(record, form)
+    sources: dict[str, tuple[Module, Any]] = {
+        "student": (networks.for_export(student, form.kept, each=form.outputs), images),
+        "generator": (generator, latents),
+    }
     return {kind: trace(sources[kind][0], ports[kind], target.model, sources[kind][1]) for kind in kinds}
 
 
-def _ports(record: dict[str, Any]) -> dict[str, Port]:
+def _ports(record: dict[str, Any], form: Form) -> dict[str, Port]:
     from edgekd.tracing import Port  # noqa: PLC0415 - imports torch
 
     teacher = record["teacher"]
     shape = (teacher["channels"], teacher["height"], teacher["width"])
     return {
-        "student": Port(teacher["input_name"], "logits", shape, layout=teacher["layout"], task=task_of(record)),
+        "student": Port(
+            *(teacher["input_name"], "logits", shape),
+            layout=teacher["layout"],
+            task=task_of(record),
+            beside=tuple(f"header_{number}" for number in form.kept) if form.outputs else (),
+        ),
         "generator": Port("latent", "image", (record["generator"]["latent"],)),
     }
 

@@ -27,6 +27,14 @@ def numbers(text: str | None, flag: str, count: int | None = None) -> tuple[floa
     return values
 
 
+def whole(text: str | None, flag: str) -> tuple[int, ...] | None:
+    """Comma-separated whole numbers of a flag."""
+    values = numbers(text, flag)
+    if values is not None and any(value != int(value) for value in values):
+        raise BadSetting(f"{text!r} are not whole numbers", where=flag, allowed="0 or 0,2")
+    return values if values is None else tuple(map(int, values))
+
+
 def shape(text: str | None) -> tuple[int, int, int] | None:
     """C,H,W of --input-shape."""
     values = numbers(text, "--input-shape", 3)

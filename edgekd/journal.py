@@ -89,8 +89,8 @@ class Journal:
         self.sums, self.rounds, self.images, self.told = {}, 0, self.training.images_seen, now
         if int(fraction * GRIDS) > self.pictured:
             self.pictured = int(fraction * GRIDS)
-            codes, logits = self.training.held_out.in_order()
-            chosen = questions.chosen(logits, self.training.task)
+            codes, targets = self.training.held_out.in_order()
+            chosen = questions.chosen(self.training.objective.logits(targets), self.training.task)
             write_grid(self.run.samples / f"step_{self.training.step:06d}.png", codes, chosen)
 
     def tell_health(self, health: Health | None) -> None:
@@ -110,7 +110,8 @@ class Journal:
         rate = (training.images_seen - self.images) / max(interval, 1e-9)
         left = training.seconds * (1 - fraction) / max(fraction, 1e-9) if fraction < 1 else 0.0
         progress = Progress(training.step, min(fraction, 1.0), training.seconds, left, rate, means)
-        balance = questions.balance(training.held_out.newest(NEWEST)[1], training.task)
+        logits = training.objective.logits(training.held_out.newest(NEWEST)[1])
+        balance = questions.balance(logits, training.task)
         line = {"step": training.step, "seconds": round(training.seconds, 2), "class_entropy": round(balance, 4)}
         line |= {name: round(value, 6) for name, value in means.items()} | self.health
         self.health = {}

@@ -10,6 +10,7 @@ import os
 import platform
 import shutil
 from collections.abc import Mapping, Sequence
+from dataclasses import asdict
 from datetime import UTC, datetime
 from importlib.metadata import version
 from shlex import quote
@@ -19,8 +20,10 @@ import torch
 
 from edgekd import __version__
 from edgekd.config import DistillSettings
-from edgekd.errors import BadRun
+from edgekd.errors import BadRun, BadSetting
 from edgekd.networks import choose_student, generator_of, parameters, student_of
+from edgekd.networks.headers import Headers
+from edgekd.objectives import find_method
 from edgekd.run_folder import RunFolder, atomic
 from edgekd.run_record import SCHEMA
 from edgekd.teachers.open import Known, Opened
@@ -37,7 +40,8 @@ def new_record(opened: Sequence[Opened], settings: DistillSettings) -> dict[str,
     first = opened[0].teacher.spec
     shape = (first.channels, first.height, first.width)
     count = opened[0].facts["parameters"]
-    name, width = choose_student(settings.student, settings.width, shape, first.classes, count, first.grid)
+    headers = _headers(settings, len(opened))
+    name, width = choose_student(settings.student, settings.width, shape, first.classes, count, first.grid, headers)
     record: dict[str, Any] = {
         "schema": SCHEMA,
         "started": datetime.now(UTC).isoformat(timespec="microseconds"),
@@ -46,7 +50,7 @@ def new_record(opened: Sequence[Opened], settings: DistillSettings) -> dict[str,
         "tool": {"name": "edgekd", "version": __version__},
         "teacher": opened[0].facts,
         "more_teachers": [one.facts for one in opened[1:]],
-        "student": {"name": name, "width": width},
+        "student": {"name": name, "width": width, "headers": asdict(headers) if headers else None},
         "generator": {
             "latent": settings.recipe.latent,
             "width": settings.recipe.generator_width,
@@ -63,6 +67,19 @@ def new_record(opened: Sequence[Opened], settings: DistillSettings) -> dict[str,
     record["student"]["parameters"] = parameters(student_of(record))
     record["generator"]["parameters"] = parameters(generator_of(record))
     return record
+
+
+def _headers(settings: DistillSettings, teachers: int) -> Headers | None:
+    """One for every teacher, if the method has them.
+
+    Raises:
+        BadSetting: it has none, and the user says which.
+    """
+    own = find_method(settings.method).headers
+    if own is None and settings.headers is not None:
+        hint = "those that have: --method cdfkd-mfs, --method cdfkd"
+        raise BadSetting(f"method {settings.method} has one answer for all teachers", where="--headers", hint=hint)
+    return Headers(settings.headers or own, teachers) if own else None
 
 
 def described_again(record: Mapping[str, Any] | None) -> list[Known]:

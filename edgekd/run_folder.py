@@ -8,6 +8,7 @@
     ledger.sqlite          what a query-only teacher was asked and what it answered; grows across resumptions
     samples/               held_out.npz (uint8 images, teacher logits, their meaning), grids of generated images as PNG,
                            procedural.npz (uint8 images that the student learned from beside generated ones)
+    aggregation.json       how a student's headers are joined, if not by their mean
     export.json  bench.json  evaluation.json
 
 It does not need torch.
@@ -17,6 +18,7 @@ from __future__ import annotations
 
 import errno
 import json
+import math
 import os
 import tempfile
 import zlib
@@ -39,6 +41,9 @@ from edgekd.run_record import SCHEMA, Layout, RunRecord
 from edgekd.tasks import TASKS, Task
 
 RUNS = Path("runs")
+AGGREGATION = "edgekd.aggregation/1"
+FORM = "edgekd.headers"
+"""Metadata key by which a file tells which headers it holds and by what weights it joins them, as JSON."""
 
 
 @contextmanager
@@ -169,6 +174,7 @@ class RunFolder:
         self.samples = self.path / "samples"
         self.held_out_file = self.samples / "held_out.npz"
         self.procedural_file = self.samples / "procedural.npz"
+        self.aggregation_file = self.path / "aggregation.json"
         self.export_file = self.path / "export.json"
         self.bench_file = self.path / "bench.json"
         self.evaluation_file = self.path / "evaluation.json"
@@ -249,6 +255,24 @@ class RunFolder:
         with atomic(self.procedural_file) as file:
             np.savez_compressed(file, images=codes)
 
+    def scorer(self) -> list[float] | None:
+        """The K weights by which the student's headers are joined; None where it is by their mean.
+
+        Raises:
+            BadRun: what was learned of them is damaged, or was of other weights of the student.
+        """
+        if not self.aggregation_file.is_file():
+            return None
+        again = "join them anew: edgekd aggregate"
+        told = read_json(self.aggregation_file)
+        weights = told.get("scorer")
+        numbers = isinstance(weights, list) and all(isinstance(one, float) and math.isfinite(one) for one in weights)
+        if told.get("schema") != AGGREGATION or not (numbers or weights is None):
+            raise BadRun("damaged", where=self.aggregation_file, hint=again)
+        if weights is not None and told.get("student") != onnx_file.sha256(self.student_weights):
+            raise BadRun("it is of older weights of the student", where=self.aggregation_file, hint=again)
+        return weights
+
     def require(self, path: Path, command: str) -> Path:
         """A file of this run that an earlier command writes.
 
@@ -261,7 +285,7 @@ class RunFolder:
         return path
 
     def exported(self, path: Path) -> Path:
-        """A student's ONNX file of this run, of the weights as they are now.
+        """A student's ONNX file of this run, of the weights as they are now, its headers joined as is said now.
 
         Where the weights are not there (on a device, say) or the file does not name them, it is taken as it is.
 
@@ -271,12 +295,13 @@ class RunFolder:
         """
         self.require(path, "export --int8" if path == self.student_int8_onnx else "export")
         if self.student_weights.is_file():
-            made_from = onnx_file.metadata(onnx_file.load(path)).get("edgekd.weights.sha256")
-            if made_from not in (None, onnx_file.sha256(self.student_weights)):
-                hint = f"export again: edgekd export {quote(str(self.path))} --int8"
-                raise BadRun(
-                    f"{path.name} is of older weights than {self.student_weights.name}", where=self.path, hint=hint
-                )
+            notes, hint = onnx_file.metadata(onnx_file.load(path)), f"edgekd export {quote(str(self.path))} --int8"
+            if notes.get("edgekd.weights.sha256") not in (None, onnx_file.sha256(self.student_weights)):
+                what = f"{path.name} is of older weights than {self.student_weights.name}"
+                raise BadRun(what, where=self.path, hint=f"export again: {hint}")
+            if FORM in notes and _scorer_of(notes[FORM]) != self.scorer():
+                what = f"{path.name} joins its headers otherwise than {self.aggregation_file.name} says"
+                raise BadRun(what, where=self.path, hint=f"export again: {hint}")
         return path
 
     def models(self, teacher: Path | None = None) -> dict[str, Path]:
@@ -301,6 +326,14 @@ class RunFolder:
         if self.student_int8_onnx.is_file():
             files["student.int8"] = self.exported(self.student_int8_onnx)
         return files
+
+
+def _scorer_of(note: str) -> object:
+    """What a file's note says of how it joins its headers."""
+    try:
+        return json.loads(note)["scorer"]
+    except (ValueError, LookupError, TypeError):
+        return "damaged"
 
 
 def _is_that_model(path: Path, sha256: str) -> bool:

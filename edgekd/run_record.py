@@ -48,9 +48,15 @@ class _Teacher(_Facts):
         return self
 
 
+class _Headers(_Facts):
+    kind: Literal["shared", "plain"]
+    count: Annotated[int, Field(ge=1, le=64)]
+
+
 class _Student(_Facts):
     name: str
     width: float
+    headers: _Headers | None = None  # one for every teacher
 
 
 class _Generator(_Facts):

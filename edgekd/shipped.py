@@ -1,6 +1,7 @@
-"""Find the TOML files that ship with edgekd: targets (devices) and calibration recipes.
+"""Find the TOML files that ship with edgekd: targets (devices), calibration recipes, presets of published methods.
 
-An installed wheel carries them in `edgekd/_shipped/<kind>`; a checkout keeps them beside the package.
+An installed wheel carries the first two in `edgekd/_shipped/<kind>`; a checkout keeps them beside the package. Presets
+lie within the package, beside the objectives whose weights they are.
 """
 
 from __future__ import annotations
@@ -11,8 +12,9 @@ from typing import Any, Literal
 
 from edgekd.errors import BadSetting, UnknownName
 
-Kind = Literal["targets", "calibration"]
+Kind = Literal["targets", "calibration", "presets"]
 _PACKAGE = Path(__file__).resolve().parent
+_CALLED: dict[Kind, str] = {"targets": "target", "calibration": "calibration recipe", "presets": "preset"}
 
 
 def folder(kind: Kind) -> Path:
@@ -22,6 +24,8 @@ def folder(kind: Kind) -> Path:
         BadSetting: the installation lacks it.
     """
     installed, checkout = _PACKAGE / "_shipped" / kind, _PACKAGE.parent / kind
+    if kind == "presets":
+        return _PACKAGE / "objectives" / "presets"
     if installed.is_dir():
         return installed
     if checkout.is_dir() and (_PACKAGE.parent / "pyproject.toml").is_file():
@@ -41,10 +45,10 @@ def find(kind: Kind, name: str) -> Path:
         UnknownName: neither exists.
     """
     own = Path(name)
-    if own.suffix == ".toml" and own.is_file():
+    if own.suffix == ".toml" and (own.is_file() or kind == "presets"):
         return own
     if name not in names(kind):
-        raise UnknownName("target" if kind == "targets" else "calibration recipe", name, names(kind))
+        raise UnknownName(_CALLED[kind], name, names(kind))
     return folder(kind) / f"{name}.toml"
 
 

@@ -135,6 +135,16 @@ def exported(record: dict[str, Any]) -> str:
     return table(files + shares)
 
 
+def joined(record: dict[str, Any]) -> str:
+    """How headers are joined, and what the samples say of it."""
+    if record["joined"] == "mean":
+        return "headers are joined by their mean"
+    shares = ", ".join(f"{share:.0%}" for share in record["shares"])
+    goal = "their labels" if record["samples"]["labels"] else "the teachers' mean"
+    loss = "{mean:.4f} to {attention:.4f}".format(**record["loss"])
+    return f"headers are joined by attention, counting {shares}; loss of the samples to {goal}: {loss}"
+
+
 # ------------------------------------------------------------------------------------------------------- progress
 
 

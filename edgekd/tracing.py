@@ -36,13 +36,14 @@ _LEAST_AGREEMENT = 0.999
 
 @dataclass(frozen=True)
 class Port:
-    """The one input and the one output of a model to be written.
+    """The one input and the outputs of a model to be written.
 
     Attributes:
         entry, leaving: their names.
         shape: of one example as torch takes it.
         layout: NHWC where the file takes `[N, H, W, C]` and torch takes `[N, C, H, W]`; answers per pixel likewise.
         task: how the output is read, if it is logits: what they choose must not change either.
+        beside: names of further outputs of the same shape.
     """
 
     entry: str
@@ -50,6 +51,7 @@ class Port:
     shape: tuple[int, ...]
     layout: str = "NCHW"
     task: Task | None = None
+    beside: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -76,16 +78,16 @@ class _ChannelsLast(nn.Module):
         super().__init__()
         self.network = network
 
-    def forward(self, images: Tensor) -> Tensor:
-        out: Tensor = self.network(images.permute(0, 3, 1, 2))
-        return out.permute(0, 2, 3, 1) if out.dim() == 4 else out
+    def forward(self, images: Tensor) -> Tensor | tuple[Tensor, ...]:
+        out: Tensor | tuple[Tensor, ...] = self.network(images.permute(0, 3, 1, 2))
+        return out.permute(0, 2, 3, 1) if isinstance(out, Tensor) and out.dim() == 4 else out
 
 
 def trace(network: nn.Module, port: Port, limits: ModelLimits, examples: NDArray[np.float32]) -> Traced:
     """Export a network in evaluation mode, within a target's limits, and prove the result on examples.
 
     Args:
-        network: takes and returns one tensor.
+        network: takes one tensor and returns one, or as many as the port has outputs.
         port: names and shapes.
         limits: opset and highest IR version of the target.
         examples: float32 `[N, *port.shape]` to compare ONNX Runtime with torch on.
@@ -118,7 +120,7 @@ def _exported(network: nn.Module, port: Port, limits: ModelLimits) -> ModelProto
                 dynamo=True,
                 opset_version=limits.opset,
                 input_names=[port.entry],
-                output_names=[port.leaving],
+                output_names=[port.leaving, *port.beside],
                 dynamic_shapes=({0: torch.export.Dim("batch")},),
                 external_data=False,
                 verbose=False,
@@ -187,8 +189,9 @@ def simplified(model: ModelProto) -> tuple[ModelProto | None, str]:
 
 @torch.no_grad()
 def answers(network: nn.Module, examples: NDArray[np.float32]) -> NDArray[np.float32]:
-    """What a network says to float32 `[N, ...]`, in batches and without gradients."""
-    return torch.cat([network(torch.from_numpy(part)) for part in in_parts(examples)]).numpy()
+    """What a network says to float32 `[N, ...]`, in batches and without gradients; several outputs side by side."""
+    found = [network(torch.from_numpy(part)) for part in in_parts(examples)]
+    return torch.cat([one if isinstance(one, Tensor) else torch.cat(one, dim=1) for one in found]).numpy()
 
 
 def compared(
@@ -203,12 +206,15 @@ def compared(
         path = folder / "model.onnx"
         onnx.save(model, path)
         session = open_session(path)
-        answered = np.concatenate([session.run([port.leaving], {port.entry: part})[0] for part in in_parts(shown)])
+        outputs = [port.leaving, *port.beside]
+        parts = (session.run(outputs, {port.entry: part}) for part in in_parts(shown))
+        answered = np.concatenate([np.concatenate(part, axis=1) if port.beside else part[0] for part in parts])
     found = by_class(answered, port.layout)
     scale, worst = float(np.abs(expected).max()), float(np.abs(found - expected).max())
     check: dict[str, Any] = {"examples": len(shown), "max_abs": worst, "scale": scale}
     if port.task is not None:
-        check["agreement"] = agreement(found, expected, port.task)
+        columns = found.shape[1] // len(outputs)
+        check["agreement"] = agreement(found[:, :columns], expected[:, :columns], port.task)
     if not worst <= _TOLERANCE * scale or check.get("agreement", 1.0) < _LEAST_AGREEMENT:
         told = ", ".join(f"{key} {value:.4g}" for key, value in check.items())
         allowed = f"max_abs up to {_TOLERANCE:g} of scale, agreement from {_LEAST_AGREEMENT}"

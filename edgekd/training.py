@@ -8,7 +8,6 @@ from __future__ import annotations
 import io
 import math
 from collections.abc import Callable, Iterable, Sequence
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +18,7 @@ from edgekd.config import Recipe
 from edgekd.distributed import ALONE, Ranks
 from edgekd.errors import BadRun
 from edgekd.machine import bfloat16_is_fast, random_states, set_random_states
+from edgekd.networks import Standardized
 from edgekd.networks.generators import Generator
 from edgekd.networks.muon import Muon
 from edgekd.networks.synchronized import synchronize
@@ -40,10 +40,12 @@ BANK_BYTES = 2**30
 """What a bank may hold: large images, and answers of their every pixel, make it shorter than the recipe says."""
 PART, DRAWN = 256, 4
 """Procedural images are asked about 256 at a time; one in four is drawn, the others are bred."""
-OPTIMIZERS: dict[str, Callable[[Iterable[nn.Parameter], float], torch.optim.Optimizer | Muon]] = {
-    "adam": torch.optim.Adam,
-    "sgd": partial(torch.optim.SGD, momentum=0.9, weight_decay=1e-4),
-    "muon": Muon,
+OPTIMIZERS: dict[str, Callable[[Iterable[nn.Parameter], Recipe], torch.optim.Optimizer | Muon]] = {
+    "adam": lambda learning, recipe: torch.optim.Adam(learning, recipe.student_rate),
+    "sgd": lambda learning, recipe: torch.optim.SGD(
+        learning, recipe.student_rate, momentum=0.9, weight_decay=recipe.student_decay
+    ),
+    "muon": lambda learning, recipe: Muon(learning, recipe.student_rate),
 }
 
 
@@ -55,10 +57,10 @@ class Training:
     """One distillation in progress.
 
     Args:
-        teachers: one or more; the student imitates the mean of their logits.
+        teachers: one or more.
         student: images to logits.
         generator: latent vectors to images.
-        objective: the losses.
+        objective: the losses, and what of the teachers' answers the student imitates.
         recipe: sizes, rates and weights.
         ranks: the processes that train together; batches below are always the whole ones.
 
@@ -69,7 +71,7 @@ class Training:
     def __init__(
         self,
         teachers: Sequence[Teacher],
-        student: nn.Module,
+        student: Standardized,
         generator: Generator,
         objective: Objective,
         recipe: Recipe,
@@ -84,13 +86,13 @@ class Training:
             synchronize(network, ranks)
         betas = (recipe.generator_beta, 0.999)
         self.generator_optimizer = torch.optim.Adam(generator.parameters(), recipe.generator_rate, betas=betas)
-        self.student_optimizer = OPTIMIZERS[recipe.student_optimizer](student.parameters(), recipe.student_rate)
+        self.learning = [*student.parameters(), *objective.parameters()]
+        self.student_optimizer = OPTIMIZERS[recipe.student_optimizer](self.learning, recipe)
         shape = (spec.channels, spec.height, spec.width)
         self.low, self.high = spec.low, spec.high
-        size = math.prod(shape) + (4 * math.prod(spec.answer_shape) if spec.grid else 0)
-        most = max(recipe.student_batch, BANK_BYTES // size)
+        most = max(recipe.student_batch, BANK_BYTES // (math.prod(shape) + 4 * math.prod(objective.kept)))
         sizes = min(recipe.bank, most), min(recipe.prior, most), min(HELD_OUT, most)
-        kept = shape, spec.answer_shape, spec.low, spec.high
+        kept = shape, objective.kept, spec.low, spec.high
         self.bank, self.prior = (Bank(size, *kept, ranks) for size in sizes[:2])
         self.held_out = Bank(sizes[2], *kept)  # few: every process has all of them
         self.step, self.seconds, self.images_seen, self.warming_up = 0, 0.0, 0, False
@@ -110,11 +112,11 @@ class Training:
         if len(self.prior) * DRAWN < self.prior.capacity:
             images = priors.draw(count, (channels, height, width))
         else:
-            scores = self.prior.of_answers(lambda logits: questions.scores(logits, self.task))
+            scores = self.prior.of_targets(lambda targets: questions.scores(self.objective.logits(targets), self.task))
             images = evolution.children(self.prior.codes_at, scores, count)
         images = _ready(rounded(self.low + (self.high - self.low) * images, self.low, self.high))
         with torch.no_grad(), self.autocast:
-            self.prior.add(images, mean_logits(self._answers(self.ranks.share(images), count)))
+            self.prior.add(images, self._target(images))
         return True
 
     def begin_round(self, fraction: float) -> None:
@@ -137,15 +139,15 @@ class Training:
             expired: whether the run's time is up: a round may be long.
 
         Returns:
-            The images and logits kept last, and the loss terms of the last update.
+            The images and targets kept last, and the loss terms of the last update.
         """
         chosen, least = None, torch.tensor(math.inf)
         for _ in range(self.recipe.generator_steps):
-            images, logits, terms = self.generator_step()
+            images, targets, terms = self.generator_step()
             if self.recipe.keep == "every":
-                kept = self.keep(images, logits)
+                kept = self.keep(images, targets)
             elif chosen is None or _total(terms) < least:
-                chosen, least = (images, logits), _total(terms)
+                chosen, least = (images, targets), _total(terms)
             if expired():
                 break
         self.objective.end_round()
@@ -155,7 +157,7 @@ class Training:
         """One update of the generator.
 
         Returns:
-            The images `[N, C, H, W]` it made before the update, the teachers' mean logits, and the loss terms.
+            The images `[N, C, H, W]` it made before the update, what is kept of the answers, and the loss terms.
         """
         count, gather = self.recipe.generator_batch, self.ranks.gather
         with self.autocast:
@@ -171,20 +173,24 @@ class Training:
             parameter.grad = gradient
         self.ranks.average(parameters)
         self.generator_optimizer.step()
-        return gather(images.detach(), count), mean_logits(answers).detach(), _detached(terms)
+        return gather(images.detach(), count), self.objective.target(answers).detach(), _detached(terms)
 
     def _answers(self, images: Tensor, count: int) -> list[Answer]:
         """What the teachers answer to a whole batch of `count` images, of which `images` are this process's share."""
         return [answer(teacher, images, count, self.ranks) for teacher in self.teachers]
 
+    def _target(self, images: Tensor) -> Tensor:
+        """What is kept of the teachers' answers to a whole batch."""
+        return self.objective.target(self._answers(self.ranks.share(images), len(images)))
+
     def _watched(self, images: Tensor, count: int) -> Tensor | None:
-        """The student's logits of the whole batch, where the generator's terms read them."""
+        """The student's answer to the whole batch, where the generator's terms read it."""
         if self.warming_up or not self.objective.watches_student:
             return None
         self.student.train(not self.recipe.frozen_student)
-        logits = self.ranks.gather(self.student(images).float(), count)
+        own = self.ranks.gather(self.student.answer(images).float(), count)
         self.student.train()
-        return logits
+        return own
 
     def _motions(self, count: int) -> Tensor:
         return motions(count, self.recipe.shift, self.recipe.mirror)
@@ -192,14 +198,14 @@ class Training:
     def _moved(self, images: Tensor, how: Tensor) -> Tensor:
         return _ready(moved(images, how, self.recipe.shift, self.recipe.mirror, self.low))
 
-    def student_step(self, images: Tensor, logits: Tensor) -> Terms:
-        """One update of the student on images `[N, C, H, W]` and the teachers' logits; the loss terms."""
+    def student_step(self, images: Tensor, targets: Tensor) -> Terms:
+        """One update of the student on images `[N, C, H, W]` and what is kept of the answers; the loss terms."""
         with self.autocast:
-            own = self.student(_ready(self.ranks.share(images)))
-        terms = self.objective.student_terms(self.ranks.gather(own.float(), len(images)), logits)
+            own = self.student.answer(_ready(self.ranks.share(images)))
+        terms = self.objective.student_terms(self.ranks.gather(own.float(), len(images)), targets)
         self.student_optimizer.zero_grad()
         torch.autograd.backward([_total(terms)])
-        self.ranks.average(self.student.parameters())
+        self.ranks.average(self.learning)
         self.student_optimizer.step()
         self.images_seen += len(images)
         return _detached(terms)
@@ -212,11 +218,11 @@ class Training:
         if self.held_out.written - self.examined < NEWEST:
             return None
         self.examined = self.held_out.written
-        codes, logits = self.held_out.newest(NEWEST)
+        codes, targets = self.held_out.newest(NEWEST)
         with torch.no_grad(), self.autocast:
             own = self.student.eval()(_ready(from_codes(codes, self.low, self.high))).float()
         self.student.train()
-        health = examined(codes, logits, own, self.task)
+        health = examined(codes, self.objective.logits(targets), own, self.task)
         self.collapses += bool(health.collapse)
         if health.collapse and self.collapses <= self.recipe.revivals:
             self._begin_generator_anew()
@@ -226,29 +232,39 @@ class Training:
         self.generator.reset()
         self.generator_optimizer.state.clear()
 
-    def keep(self, images: Tensor, logits: Tensor) -> tuple[Tensor, Tensor]:
+    def keep(self, images: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
         """Set one image in 32 aside for good, put the others into the bank; returns the others."""
         aside = _aside(len(images))
-        self.held_out.add(images[:aside], logits[:aside])
+        self.held_out.add(images[:aside], targets[:aside])
         if self.recipe.bank:
-            self.bank.add(images[aside:], logits[aside:])
-        return images[aside:], logits[aside:]
+            self.bank.add(images[aside:], targets[aside:])
+        return images[aside:], targets[aside:]
 
     def diet(self) -> tuple[Tensor, Tensor]:
-        """A student batch out of the bank and the procedural images, with the teachers' answers.
+        """A student batch out of the bank and the procedural images, with what is kept of the answers.
 
-        Those are the stored ones, unless the recipe moves images.
+        Those are the stored ones, unless the recipe moves images, or wants them generated for this step alone.
         """
+        if self.recipe.fresh:
+            return self._generated()
         from_prior = round(self.recipe.student_batch * self.recipe.prior_share)
-        images, logits = self.bank.draw(self.recipe.student_batch - from_prior)
+        images, targets = self.bank.draw(self.recipe.student_batch - from_prior)
         if from_prior:
             more, their = self.prior.draw(from_prior)
-            images, logits = torch.cat([images, more]), torch.cat([logits, their])
+            images, targets = torch.cat([images, more]), torch.cat([targets, their])
         if not (self.recipe.shift or self.recipe.mirror):
-            return images, logits
+            return images, targets
         images = self._moved(images, self._motions(len(images)))
         with torch.no_grad(), self.autocast:
-            return images, mean_logits(self._answers(self.ranks.share(images), len(images)))
+            return images, self._target(images)
+
+    def _generated(self) -> tuple[Tensor, Tensor]:
+        """New images, and what is kept of the answers to them."""
+        with torch.no_grad(), self.autocast:
+            latents, _ = self.generator.latents()
+            images = rounded(self.generator(self.ranks.share(latents)), self.low, self.high)
+            images = self.ranks.gather(images, len(latents))
+            return images, self._target(images)
 
     def save(self, path: Path) -> None:
         """Write the whole state, atomically. Of several processes the first writes that of all."""
@@ -298,18 +314,12 @@ def _batches(recipe: Recipe) -> dict[str, int]:
     """What networks see at a time, by name."""
     left = recipe.generator_batch - _aside(recipe.generator_batch)
     shared = {"generator_batch without what is held out": left}
-    return {"generator_batch": recipe.generator_batch} | (
-        shared if recipe.share_batch else {"student_batch": recipe.student_batch}
-    )
+    students = shared if recipe.share_batch else {} if recipe.fresh else {"student_batch": recipe.student_batch}
+    return {"generator_batch": recipe.generator_batch} | students
 
 
 def _ready(images: Tensor) -> Tensor:
     return images.contiguous(memory_format=torch.channels_last)
-
-
-def mean_logits(answers: Sequence[Answer]) -> Tensor:
-    """What several teachers answer together: `[N, K]`, or `[N, K, h, w]`."""
-    return torch.stack([answer.logits for answer in answers]).mean(dim=0)
 
 
 def _total(terms: Terms) -> Tensor:

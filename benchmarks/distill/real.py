@@ -32,8 +32,9 @@ from edgekd.provenance import new_record  # noqa: E402
 from edgekd.settings import resolve_settings  # noqa: E402
 from edgekd.teachers.codes import from_codes  # noqa: E402
 from edgekd.teachers.ledger import Ledger  # noqa: E402
+from edgekd.teachers.lesson import lesson_of  # noqa: E402
 from edgekd.teachers.open import opened_teachers  # noqa: E402
-from edgekd.training import Training, mean_logits  # noqa: E402
+from edgekd.training import Training  # noqa: E402
 
 
 def trained(row: Row, seed: int, minutes: float, images: torch.Tensor, folder: Path) -> Training:
@@ -45,7 +46,7 @@ def trained(row: Row, seed: int, minutes: float, images: torch.Tensor, folder: P
     for part in images.split(512):
         pixels = from_codes(part, training.low, training.high)
         with torch.no_grad(), training.autocast:
-            training.bank.add(pixels, mean_logits([teacher(pixels) for teacher in training.teachers]))
+            training.bank.add(pixels, training.objective.target([teacher(pixels) for teacher in training.teachers]))
     while (fraction := (time.process_time() - started) / (60 * minutes)) < 1:
         training.begin_round(fraction)
         for _ in range(settings.recipe.student_steps):
@@ -61,7 +62,7 @@ def begun(row: Row, settings: DistillSettings, folder: Path) -> Training:
     with opened_teachers([row.teacher_file(folder)], settings, ledger, Reach()) as opened:
         record, teacher = new_record(opened, settings), opened[0].teacher
     torch.manual_seed(settings.seed)
-    objective = find_method(settings.method).objective(settings.recipe, teacher.spec.task)
+    objective = find_method(settings.method).objective(settings.recipe, lesson_of([teacher], None))
     return Training([teacher], student_of(record), generator_of(record), objective, settings.recipe)
 
 

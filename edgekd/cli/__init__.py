@@ -47,7 +47,7 @@ def edgekd(
     """
 
 
-for command in (models.inspect, distilling.distill, models.export, measuring.bench):
+for command in (models.inspect, distilling.distill, models.aggregate, models.export, measuring.bench):
     app.command()(command)
 app.command("eval")(models.evaluate)
 app.command()(measuring.gate)

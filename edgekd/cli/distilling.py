@@ -10,7 +10,7 @@ from typing import Annotated, Any, Literal
 
 import typer
 
-from edgekd import flags, terminal
+from edgekd import flags, shipped, terminal
 from edgekd.cli.options import Bounds, Json, Shape, TaskName, opened
 from edgekd.errors import BadSetting
 
@@ -20,12 +20,23 @@ def distill(
         list[str],
         typer.Argument(
             metavar="TEACHER...",
-            help="An ONNX file, http(s)://HOST/v2/models/NAME, or python:module:function. Several are averaged.",
+            help="An ONNX file, http(s)://HOST/v2/models/NAME, or python:module:function. Several are averaged, or get "
+            "a header of the student each (--method cdfkd-mfs).",
         ),
     ],
-    method: Annotated[str | None, typer.Option(help="edgekd (if not told), dafl or nayer-style.")] = None,
+    method: Annotated[
+        str | None, typer.Option(help="edgekd (if not told), dafl, nayer-style; of several teachers cdfkd-mfs, cdfkd.")
+    ] = None,
     student: Annotated[str | None, typer.Option(help="A name, module:factory, or auto.")] = None,
     width: Annotated[float | None, typer.Option(help="Factor on the student's channels.")] = None,
+    headers: Annotated[
+        Literal["shared", "plain"] | None,
+        typer.Option(help="What each header of the student reads: all stages, or the last one."),
+    ] = None,
+    class_order: Annotated[
+        Path | None,
+        typer.Option(metavar="FILE", help="JSON: for each teacher null or its column of class 0, 1, … as [2, 0, 1]."),
+    ] = None,
     minutes: Annotated[float | None, typer.Option(help="How long to train.")] = None,
     steps: Annotated[int | None, typer.Option(help="Instead of minutes: a number of rounds, reproducible.")] = None,
     clock: Annotated[
@@ -39,7 +50,13 @@ def distill(
     out: Annotated[Path | None, typer.Option(help="Run folder; runs/TEACHER-DATE-TIME if left out.")] = None,
     resume: Annotated[bool, typer.Option("--resume", help="Go on with --out, or with the latest run.")] = False,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace the run in --out.")] = False,
-    config: Annotated[Path | None, typer.Option(help="TOML file of the same settings; flags win.")] = None,
+    config: Annotated[
+        str | None,
+        typer.Option(
+            help="TOML file of the same settings, or a published preset by name; flags win.",
+            autocompletion=lambda: shipped.names("presets"),
+        ),
+    ] = None,
     recipe: Annotated[
         list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="A weight or size of the recipe.")
     ] = None,
@@ -77,6 +94,7 @@ def distill(
     from edgekd import run_folder
     from edgekd.config import Reach, validated
     from edgekd.extras import require_distill
+    from edgekd.teachers import classes
 
     if resume and overwrite:
         raise BadSetting("--resume goes on with a run, --overwrite replaces it", allowed="one of them")
@@ -85,7 +103,9 @@ def distill(
     told |= {"input_shape": flags.shape(input_shape), "input_range": flags.bounds(input_range), "layout": layout}
     told |= {"mean": flags.numbers(mean, "--mean"), "std": flags.numbers(std, "--std")}
     told |= {"access": access, "gradient": gradient, "directions": directions, "coarse": coarse}
-    told |= {"max_queries": max_queries, "task": task, "device": device}
+    told |= {"max_queries": max_queries, "task": task, "device": device, "headers": headers}
+    told |= {"class_order": classes.read_order(class_order) if class_order else None}
+    settings_file = shipped.find("presets", config) if config else None
     wait: dict[str, Any] = {"timeout": timeout, "patience": patience, "batch": batch, "token_env": token_env}
     wait |= {"headers": flags.pairs(header, "--header", "X-Api-Key=API_KEY"), "trust_callable": trust_callable}
     reach = validated(Reach, {name: value for name, value in wait.items() if value is not None}, "flags")
@@ -94,7 +114,7 @@ def distill(
     from edgekd.networks import is_factory
 
     run = opened(out) if resume or out else run_folder.RunFolder(_new_name(teachers[0]))
-    settings = distillation.resolve_settings(told, config, run if resume else None)
+    settings = distillation.resolve_settings(told, settings_file, run if resume else None)
     own = ["--student", student] if student and is_factory(student) else []
     again = flags.command("distill", *teachers, "--out", str(run.path), "--resume", *own, *flags.reaching(reach))
     try:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from shlex import quote
+from typing import Annotated, Any
 
 import typer
 
@@ -38,6 +39,30 @@ def inspect(
     terminal.show(record, terminal.table(inspection.rows(found)), as_json=json)
 
 
+def aggregate(
+    run: Run = None,
+    samples: Annotated[
+        Path | None, typer.Option(help=".npz with real images and, if there are any, labels; without it the mean.")
+    ] = None,
+    seed: Annotated[int, typer.Option(help="Of the order in which samples are seen.")] = 0,
+    trust_factory: Annotated[
+        bool, typer.Option("--trust-factory", help="Run the code that a module:factory student of this run names.")
+    ] = False,
+    json: Json = False,
+) -> None:
+    """Learn from a few real samples how much each header of a student counts; without samples, all alike."""
+    from edgekd.extras import require_distill
+
+    require_distill("joining headers")
+    from edgekd import aggregate as aggregation
+
+    chosen = opened(run)
+    record = aggregation.aggregate(chosen, samples, seed=seed, trust_factory=trust_factory)
+    terminal.show(
+        record, f"{terminal.joined(record)}; next: edgekd export {quote(str(chosen.path))} --int8", as_json=json
+    )
+
+
 def export(
     run: Run = None,
     int8: Annotated[bool, typer.Option("--int8", help="Also quantize the student.")] = False,
@@ -49,6 +74,13 @@ def export(
     trust_factory: Annotated[
         bool, typer.Option("--trust-factory", help="Run the code that a module:factory student of this run names.")
     ] = False,
+    keep_headers: Annotated[
+        str | None,
+        typer.Option(metavar="N[,N…]", help="Of a student with headers only these, from 0, for a smaller file."),
+    ] = None,
+    header_outputs: Annotated[
+        bool, typer.Option("--header-outputs", help="Answer the logits of each header too.")
+    ] = False,
     json: Json = False,
 ) -> None:
     """Write student and generator as ONNX, checked against torch, and the student as INT8."""
@@ -56,7 +88,11 @@ def export(
     from edgekd.config import load_recipe, load_target
 
     device, recipe = load_target(target), load_recipe(calibration)
-    record = exporting.export(opened(run), int8=int8, target=device, recipe=recipe, trust_factory=trust_factory)
+    form: dict[str, Any] = {
+        "keep_headers": flags.whole(keep_headers, "--keep-headers"),
+        "header_outputs": header_outputs,
+    }
+    record = exporting.export(opened(run), int8=int8, target=device, recipe=recipe, trust_factory=trust_factory, **form)
     for warning in record["warnings"]:
         terminal.note(f"warning: {warning}")
     terminal.show(record, terminal.exported(record), as_json=json)

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import importlib
+from bisect import bisect_right
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from shlex import quote
 from typing import Any
@@ -15,6 +17,7 @@ from torch import Tensor, nn
 
 from edgekd.errors import BadRun, BadSetting, UnknownName
 from edgekd.networks.generators import Generator
+from edgekd.networks.headers import Headers, MultiHeader
 from edgekd.networks.latents import GaussianLatents, NoisyLatents
 from edgekd.networks.students import LeNet5, MobileNetV3Small, ResNet
 from edgekd.networks.unet import Grid, UNet
@@ -48,9 +51,14 @@ def _lenet5(shape: Shape, classes: int, width: float) -> nn.Module:
     return LeNet5(shape[0], classes, width)
 
 
+def _lenet5_tiny(shape: Shape, classes: int, width: float) -> nn.Module:
+    return LeNet5(shape[0], classes, width, (2, 4, 60, 30))
+
+
 STUDENTS: dict[str, tuple[Factory, float]] = {
     "lenet5": (_lenet5, 1.0),
     "lenet5-half": (_lenet5, 0.5),
+    "lenet5-tiny": (_lenet5_tiny, 0.5),
     "cnn-small": (_cnn_small, 0.5),
     "resnet18": (_resnet18, 1.0),
     "mobilenetv3-small": (_mobilenet, 1.0),
@@ -71,8 +79,27 @@ class Standardized(nn.Module):
 
     def forward(self, images: Tensor) -> Tensor:
         """Logits of images `[N, C, H, W]` in the teacher's input range, as the network answers them."""
-        logits: Tensor = self.network((images - self.get_buffer("pixel_mean")) * self.get_buffer("pixel_scale"))
+        logits: Tensor = self.network(self.standardized(images))
         return logits
+
+    @property
+    def header(self) -> int | None:
+        """Width of the features of each of its headers, if it has any."""
+        return self.network.features if isinstance(self.network, MultiHeader) else None
+
+    def answer(self, images: Tensor) -> Tensor:
+        """What an objective compares with the teachers' answers.
+
+        Logits; of a network with headers `[N, H, K + F]`, the logits of each and behind them its features.
+        """
+        if isinstance(self.network, MultiHeader):
+            return torch.cat(self.network.each(self.standardized(images)), dim=2)
+        logits: Tensor = self(images)
+        return logits
+
+    def standardized(self, images: Tensor) -> Tensor:
+        """What the network itself is shown."""
+        return (images - self.get_buffer("pixel_mean")) * self.get_buffer("pixel_scale")
 
 
 def parameters(network: nn.Module) -> int:
@@ -81,7 +108,13 @@ def parameters(network: nn.Module) -> int:
 
 
 def choose_student(
-    name: str, width: float | None, shape: Shape, classes: int, teacher: int | None, grid: Grid | None = None
+    name: str,
+    width: float | None,
+    shape: Shape,
+    classes: int,
+    teacher: int | None,
+    grid: Grid | None = None,
+    headers: Headers | None = None,
 ) -> tuple[str, float]:
     """Resolve `auto` and a missing width.
 
@@ -94,6 +127,7 @@ def choose_student(
         shape, classes: the teacher's input and K.
         teacher: the teacher's parameter count; without one there is nothing to take a quarter of.
         grid: the h, w of its answer per pixel, if it is one.
+        headers: as in `build_student`; they count.
 
     Raises:
         UnknownName: no student of that name.
@@ -104,13 +138,14 @@ def choose_student(
         own = {**STUDENTS, **PIXEL_STUDENTS}.get(chosen, (None, 1.0))[1]
         return chosen, width if width is not None else own
     widths = [eighths / 64 for eighths in range(4, 257)]
-    fitting = [w for w in widths if parameters(_on_meta(chosen, shape, classes, w, grid)) <= goal]
-    return chosen, max(fitting, default=widths[0])
+    size = partial(_size, chosen, shape=shape, classes=classes, grid=grid, headers=headers)
+    return chosen, widths[max(0, bisect_right(widths, goal, key=size) - 1)]  # wider is never smaller
 
 
-def _on_meta(name: str, shape: Shape, classes: int, width: float, grid: Grid | None) -> nn.Module:
+def _size(name: str, width: float, shape: Shape, classes: int, grid: Grid | None, headers: Headers | None) -> int:
+    """Parameters of a student that is not built."""
     with torch.device("meta"):
-        return _known_student(name, shape, classes, width, grid)
+        return parameters(build_student(name, width, shape, classes, grid, headers))
 
 
 def _known_student(name: str, shape: Shape, classes: int, width: float, grid: Grid | None) -> nn.Module:
@@ -137,7 +172,14 @@ def is_factory(name: str) -> bool:
     return ":" in name
 
 
-def build_student(name: str, width: float, shape: Shape, classes: int, grid: Grid | None = None) -> nn.Module:
+def build_student(
+    name: str,
+    width: float,
+    shape: Shape,
+    classes: int,
+    grid: Grid | None = None,
+    headers: Headers | None = None,
+) -> nn.Module:
     """A student with fresh weights: a known name, or `module:factory` called as `factory(shape, classes, width)`.
 
     The module is looked for in the working directory first, as `python -m` does.
@@ -146,13 +188,24 @@ def build_student(name: str, width: float, shape: Shape, classes: int, grid: Gri
         name, width: of the student.
         shape, classes: the teacher's input and K.
         grid: the h, w of its answer per pixel, if it is one.
+        headers: what it is the trunk of, if anything; a network of one's own then needs `headers.Trunk.stages`.
 
     Raises:
         UnknownName: no student of that name.
-        BadSetting: it is not one for such answers; the factory cannot be imported, or does not return a module.
+        BadSetting: it is not one for such answers, or cannot have headers; the factory cannot be imported, or does not
+            return a module.
     """
-    if not is_factory(name):
-        return _known_student(name, shape, classes, width, grid)
+    if headers is not None and grid is not None:
+        what, allowed = "headers answer for the image as a whole, the teacher for every pixel", "teachers of images"
+        raise BadSetting(what, where=f"student {name}", allowed=allowed)
+    if is_factory(name):
+        network = _own_student(name, width, shape, classes)
+    else:
+        network = _known_student(name, shape, classes, width, grid)
+    return network if headers is None else MultiHeader(network, shape, classes, headers)
+
+
+def _own_student(name: str, width: float, shape: Shape, classes: int) -> nn.Module:
     module, _, attribute = name.partition(":")
     try:
         with working_directory_on_path():
@@ -177,8 +230,9 @@ def student_of(record: Mapping[str, Any]) -> Standardized:
     teacher, student = record["teacher"], record["student"]
     shape = (teacher["channels"], teacher["height"], teacher["width"])
     grid = teacher.get("grid")
+    headers = Headers(**student["headers"]) if student.get("headers") else None
     network = build_student(
-        student["name"], student["width"], shape, teacher["classes"], (grid[0], grid[1]) if grid else None
+        *(student["name"], student["width"], shape, teacher["classes"], (grid[0], grid[1]) if grid else None, headers)
     )
     return Standardized(network, *standardization(teacher))
 
@@ -202,11 +256,14 @@ def generator_of(record: Mapping[str, Any]) -> Generator:
     return Generator(latents, shape, generator["width"], mean=mean, std=std, **others)
 
 
-def load_student(record: Mapping[str, Any], weights: Path, *, trust_factory: bool = False) -> Standardized:
+def load_student(
+    record: Mapping[str, Any], weights: Path, *, scorer: Sequence[float] | None = None, trust_factory: bool = False
+) -> Standardized:
     """A run's student with its trained weights, in evaluation mode.
 
     Args:
         record, weights: of the run.
+        scorer: of its headers, the K weights of `headers.MultiHeader.scorer`.
         trust_factory: import and call what the record names, if its student is a `module:factory`. A run folder may
             come from anybody, so this is for the user to say.
 
@@ -220,7 +277,37 @@ def load_student(record: Mapping[str, Any], weights: Path, *, trust_factory: boo
         raise BadRun(what, where=weights.parent, hint=hint)
     student = student_of(record)
     _load(student, weights)
+    if scorer is not None and isinstance(student.network, MultiHeader):
+        student.network.score_by(scorer)
     return student
+
+
+def for_export(student: Standardized, kept: Sequence[int], *, each: bool) -> nn.Module:
+    """What a file is made of: a student with some of its headers, that answers each of them too if wanted.
+
+    Args:
+        student: it is changed.
+        kept: numbers of its headers; empty where it has none.
+        each: answer `(logits, header, header, …)`, each `[N, K]`.
+    """
+    if isinstance(student.network, MultiHeader):
+        student.network.keep(kept)
+    return EachHeader(student) if each else student
+
+
+class EachHeader(nn.Module):
+    """A student with headers that answers their logits beside its own."""
+
+    def __init__(self, student: Standardized) -> None:
+        super().__init__()
+        self.student = student
+
+    def forward(self, images: Tensor) -> tuple[Tensor, ...]:
+        """Logits `[N, K]`, joined and then of each header."""
+        network = self.student.network
+        assert isinstance(network, MultiHeader), "others have no such outputs"
+        logits, _ = network.each(self.student.standardized(images))
+        return network.joined(logits), *logits.unbind(dim=1)
 
 
 def load_generator(record: Mapping[str, Any], weights: Path) -> Generator:

@@ -1,9 +1,12 @@
 """Student architectures: standardized images `[N, C, H, W]` to logits `[N, K]`, each with a width.
 
-It holds no pretrained weights and does not try to be a model zoo: `module:factory` brings any other network.
+It holds no pretrained weights and does not try to be a model zoo: `module:factory` brings any other network. Each can
+also be the trunk of `headers.MultiHeader`: `stages`, `tail` and `drop_tail` are what that asks for.
 """
 
 from __future__ import annotations
+
+from itertools import accumulate
 
 from torch import Tensor, nn
 from torch.nn import functional
@@ -20,11 +23,14 @@ class LeNet5(nn.Module):
     """LeNet-5 as used by DAFL (lenet.py): convolutions 6-16-120, dense 84, for images of 28 to 40 pixels.
 
     `width` 0.5 gives LeNet-5-Half (3-8-60, 42). Images smaller than 32 are padded with zeros (LeCun et al., 1998).
+    `sizes` are channels and dense width of other ones: CDFKD's on MNIST has 2-4-60, 30 (models/lenet.py).
     """
 
-    def __init__(self, channels: int, classes: int, width: float = 1.0) -> None:
+    def __init__(
+        self, channels: int, classes: int, width: float = 1.0, sizes: tuple[int, int, int, int] = (6, 16, 120, 84)
+    ) -> None:
         super().__init__()
-        c1, c2, c3, hidden = (scaled(c, width) for c in (6, 16, 120, 84))
+        c1, c2, c3, hidden = (scaled(c, width) for c in sizes)
         self.conv1 = nn.Conv2d(channels, c1, 5)
         self.conv2 = nn.Conv2d(c1, c2, 5)
         self.conv3 = nn.Conv2d(c2, c3, 5)
@@ -33,15 +39,28 @@ class LeNet5(nn.Module):
         self.classifier = nn.Linear(hidden, classes)
 
     def forward(self, images: Tensor) -> Tensor:
+        out = self.pool(self.stages(images)[-1]).flatten(1)
+        logits: Tensor = self.classifier(functional.relu(self.dense(out)))
+        return logits
+
+    def stages(self, images: Tensor) -> list[Tensor]:
+        """The maps of the three convolutions, the first two pooled."""
         short = max(0, 32 - images.shape[-1]), max(0, 32 - images.shape[-2])
         images = functional.pad(
             images, (short[0] // 2, short[0] - short[0] // 2, short[1] // 2, short[1] - short[1] // 2)
         )
-        out = functional.max_pool2d(functional.relu(self.conv1(images)), 2)
-        out = functional.max_pool2d(functional.relu(self.conv2(out)), 2)
-        out = self.pool(functional.relu(self.conv3(out))).flatten(1)
-        logits: Tensor = self.classifier(functional.relu(self.dense(out)))
-        return logits
+        first = functional.max_pool2d(functional.relu(self.conv1(images)), 2)
+        second = functional.max_pool2d(functional.relu(self.conv2(first)), 2)
+        return [first, second, functional.relu(self.conv3(second))]
+
+    def tail(self) -> nn.Module:
+        """Average and dense layer."""
+        dense = nn.Linear(self.conv3.out_channels, self.dense.out_features)
+        return nn.Sequential(nn.AdaptiveAvgPool2d(1), nn.Flatten(), dense, nn.ReLU())
+
+    def drop_tail(self) -> None:
+        """Without dense layer and classifier."""
+        del self.pool, self.dense, self.classifier
 
 
 def _pointwise(inputs: int, outputs: int, stride: int) -> list[nn.Module]:
@@ -99,13 +118,28 @@ class ResNet(nn.Module):
                 layers.append(ResidualBlock(previous, scaled(size, width), stride if block == 0 else 1))
                 previous = scaled(size, width)
         self.blocks = nn.Sequential(*layers)
+        self.ends = list(accumulate(blocks for _, blocks, _ in stages))
         self.pool = nn.AdaptiveAvgPool2d(1)
         self.classifier = nn.Linear(previous, classes)
 
     def forward(self, images: Tensor) -> Tensor:
-        out = functional.relu(self.stem_norm(self.stem(images)))
-        logits: Tensor = self.classifier(self.pool(self.blocks(out)).flatten(1))
+        logits: Tensor = self.classifier(self.pool(self.stages(images)[-1]).flatten(1))
         return logits
+
+    def stages(self, images: Tensor) -> list[Tensor]:
+        """The map behind the last block of each stage."""
+        maps = [functional.relu(self.stem_norm(self.stem(images)))]
+        for block in self.blocks:
+            maps.append(block(maps[-1]))
+        return [maps[end] for end in self.ends]
+
+    def tail(self) -> nn.Module:
+        """The average."""
+        return nn.Sequential(nn.AdaptiveAvgPool2d(1), nn.Flatten())
+
+    def drop_tail(self) -> None:
+        """Without the classifier."""
+        del self.pool, self.classifier
 
 
 class SqueezeExcite(nn.Module):
@@ -146,6 +180,7 @@ class InvertedResidual(nn.Module):
 class MobileNetV3Small(nn.Module):
     """MobileNetV3-Small (Howard et al., 2019, table 2); images under 64 pixels skip the first two halvings."""
 
+    STEM = 3
     # kernel, expanded, out, squeeze-and-excite, hard-swish, stride
     BLOCKS = (
         *((3, 16, 16, True, False, 2), (3, 72, 24, False, False, 2), (3, 88, 24, False, False, 1)),
@@ -165,14 +200,39 @@ class MobileNetV3Small(nn.Module):
             act = nn.Hardswish if hard else nn.ReLU
             layers.append(InvertedResidual(previous, *sizes, kernel, first if index == 0 else stride, attention, act))
             previous = sizes[1]
-        last = scaled(576, width, 8)
-        layers += [nn.Conv2d(previous, last, 1, bias=False), nn.BatchNorm2d(last), nn.Hardswish()]
-        self.features = nn.Sequential(*layers)
+        self.last = previous, scaled(576, width, 8), scaled(1024, width, 8)
+        self.features = nn.Sequential(*layers, *self._widened())
         self.pool = nn.AdaptiveAvgPool2d(1)
-        self.dense = nn.Linear(last, scaled(1024, width, 8))
-        self.classifier = nn.Linear(scaled(1024, width, 8), classes)
+        self.dense = nn.Linear(*self.last[1:])
+        self.classifier = nn.Linear(self.last[2], classes)
+
+    def _widened(self) -> tuple[nn.Module, ...]:
+        """The last convolution."""
+        return nn.Conv2d(*self.last[:2], 1, bias=False), nn.BatchNorm2d(self.last[1]), nn.Hardswish()
 
     def forward(self, images: Tensor) -> Tensor:
         out = self.pool(self.features(images)).flatten(1)
         logits: Tensor = self.classifier(functional.hardswish(self.dense(out)))
         return logits
+
+    def stages(self, images: Tensor) -> list[Tensor]:
+        """The map behind the last block of each resolution, the stem's left out."""
+        layers = list(self.features)[: self.STEM + len(self.BLOCKS)]
+        out = images
+        for layer in layers[: self.STEM + 1]:
+            out = layer(out)
+        maps = [out]
+        for block in layers[self.STEM + 1 :]:
+            out = block(maps[-1])
+            maps[len(maps) - (out.shape[-2:] == maps[-1].shape[-2:]) :] = [out]
+        return maps
+
+    def tail(self) -> nn.Module:
+        """Last convolution, average and dense layer."""
+        dense = nn.Linear(*self.last[1:])
+        return nn.Sequential(*self._widened(), nn.AdaptiveAvgPool2d(1), nn.Flatten(), dense, nn.Hardswish())
+
+    def drop_tail(self) -> None:
+        """Without last convolution, dense layer and classifier."""
+        self.features = nn.Sequential(*list(self.features)[: self.STEM + len(self.BLOCKS)])
+        del self.pool, self.dense, self.classifier

@@ -2,31 +2,51 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any, Literal, Protocol
 
-from torch import Tensor
+from torch import Tensor, nn
 
 from edgekd.config import Recipe
 from edgekd.errors import UnknownName
+from edgekd.objectives.cdfkd_mfs import Cdfkd
 from edgekd.objectives.dafl import Dafl
 from edgekd.objectives.nayer import Nayer
-from edgekd.tasks import Task
 from edgekd.teachers import Answer, Signal
+from edgekd.teachers.lesson import Lesson
 
 
 class Objective(Protocol):
-    """The losses of one method; every term is a weighted scalar under the name it is logged by."""
+    """The losses of one method, and what the student imitates.
+
+    Every term is a weighted scalar under the name it is logged by. Of the student's own answer the objective gets what
+    `Standardized.answer` returns: logits, or of a student with headers all of theirs.
+
+    Attributes:
+        needs: signals without which the recipe makes no sense.
+        watches_student: whether the generator's terms read the student's answer.
+        kept: sizes of what is kept of the teachers' answers to one image.
+    """
 
     needs: frozenset[Signal]
     watches_student: bool
+    kept: tuple[int, ...]
+
+    def target(self, answers: Sequence[Answer]) -> Tensor:
+        """What is kept of the teachers' answers to N images, `[N, *kept]`: all that the student's terms get of them."""
+
+    def logits(self, target: Tensor) -> Tensor:
+        """The mean logits, `[N, K]` or `[N, K, h, w]`, of the teachers that a target was made of."""
 
     def generator_terms(
         self, answers: Sequence[Answer], student: Tensor | None, labels: Tensor | None
     ) -> dict[str, Tensor]: ...
 
-    def student_terms(self, student: Tensor, teacher: Tensor) -> dict[str, Tensor]: ...
+    def student_terms(self, student: Tensor, target: Tensor) -> dict[str, Tensor]: ...
+
+    def parameters(self) -> Iterable[nn.Parameter]:
+        """What is learned together with the student and thrown away after training; mostly nothing."""
 
     def end_round(self) -> None: ...
 
@@ -37,10 +57,16 @@ class Objective(Protocol):
 
 @dataclass(frozen=True)
 class Method:
-    """A name on the command line: the objective it builds, and the recipe it starts from."""
+    """A name on the command line: the objective it builds, and the recipe it starts from.
 
-    objective: Callable[[Recipe, Task], Objective]
+    Attributes:
+        objective, recipe: those.
+        headers: what the student's headers read, one for every teacher, if not told; None: it has none.
+    """
+
+    objective: Callable[[Recipe, Lesson], Objective]
     recipe: Recipe
+    headers: Literal["shared", "plain"] | None = None
 
 
 METHODS: dict[str, Method] = {
@@ -79,6 +105,33 @@ METHODS: dict[str, Method] = {
             **{"frozen_student": True, "generator_rate": 4e-3, "generator_beta": 0.5, "student_optimizer": "sgd"},
             **{"student_rate": 0.2, "anneal": "student"},
         ),
+    ),
+    # The published weights of the student's loss in the loop of the default method.
+    "cdfkd-mfs": Method(
+        Cdfkd,
+        Recipe(
+            **{"heads": 1.0, "features": 0.2, "ensemble": 5.0, "projection": True, "adversary": 1.0},
+            **{"one_hot": 1.0, "activation": 0.0, "entropy": 5.0, "statistics": 1.0, "temperature": 1.0},
+            **{"generator_batch": 128, "student_batch": 256, "generator_steps": 1, "student_steps": 5},
+            **{"share_batch": False, "bank": 40_000, "prior": 24_000, "prior_share": 0.3, "latent": 100},
+            **{"generator_width": 16, "output": "soft", "generator_rate": 4e-3, "generator_beta": 0.5},
+            **{"student_optimizer": "muon", "student_rate": 8e-2, "anneal": "both", "revivals": 3, "fit": True},
+        ),
+        headers="shared",
+    ),
+    # The precursor, as the authors of CDFKD-MFS compare with it on CIFAR-100 (CDFKD.py and its script).
+    "cdfkd": Method(
+        Cdfkd,
+        Recipe(
+            **{"heads": 1.0, "ensemble": 1.0, "distance": "kl", "symmetric": True, "adversary": 1.0},
+            **{"one_hot": 0.0, "activation": 0.0, "entropy": 0.0, "statistics": 0.1, "raw_statistics": True},
+            **{"temperature": 1.0, "generator_batch": 256, "student_batch": 256, "generator_steps": 1},
+            **{"student_steps": 5, "share_batch": False, "fresh": True, "bank": 0, "prior": 0, "prior_share": 0.0},
+            **{"latent": 256, "generator_width": 64, "output": "tanh", "generator_rate": 1e-3},
+            **{"generator_beta": 0.9, "student_optimizer": "sgd", "student_rate": 0.1, "student_decay": 5e-4},
+            **{"anneal": "student"},
+        ),
+        headers="plain",
     ),
 }
 

@@ -5,17 +5,18 @@ Each weight is set in the recipe; the published method is the one whose added we
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
-from edgekd.config import Recipe
+from edgekd.config import OF_HEADERS, Recipe
 from edgekd.errors import BadSetting
 from edgekd.synthesis import losses, questions
-from edgekd.tasks import Task
+from edgekd.synthesis.sought import sought
 from edgekd.teachers import Answer, Signal
+from edgekd.teachers.lesson import Lesson, mean_logits
 
 Terms = dict[str, Tensor]
 
@@ -26,18 +27,26 @@ class Dafl:
     Attributes:
         needs: signals without which the recipe makes no sense.
         watches_student: whether the generator's terms read the student's logits.
+        kept: sizes of the mean logits of one image.
     """
 
-    def __init__(self, recipe: Recipe, task: Task = "classes") -> None:
-        self.recipe, self.task = recipe, task
+    def __init__(self, recipe: Recipe, lesson: Lesson) -> None:
+        self.recipe, self.task, self.kept = recipe, lesson.task, lesson.answer
         others = (recipe.one_hot, recipe.activation, recipe.entropy, recipe.adversary)
         if not any((*others, recipe.statistics)):
             raise BadSetting("every weight of the generator's loss is zero", where=f"recipe: {', '.join(_WEIGHTS)}")
-        if recipe.momentum:
-            raise BadSetting("this method has none", where="recipe: momentum", allowed="0")
+        recipe.refuse("momentum", *OF_HEADERS)
         needs = {Signal.FEATURES: recipe.activation > 0, Signal.STATISTICS: not any(others)}
         self.needs = frozenset({Signal.GRADIENT} | {signal for signal, needed in needs.items() if needed})
         self.watches_student = recipe.adversary > 0
+
+    def target(self, answers: Sequence[Answer]) -> Tensor:
+        """Mean logits, `[N, K]` or `[N, K, h, w]`."""
+        return mean_logits(answers)
+
+    def logits(self, target: Tensor) -> Tensor:
+        """The target itself."""
+        return target
 
     def generator_terms(self, answers: Sequence[Answer], student: Tensor | None, labels: Tensor | None = None) -> Terms:
         """Weighted terms for the generator: each the mean over teachers.
@@ -48,26 +57,27 @@ class Dafl:
             labels: `[N]`, the classes that were wanted, or None where the teacher's own choice stands in for them.
         """
         weighted: dict[str, tuple[float, Callable[[Answer], Tensor]]] = {
-            "one_hot": (self.recipe.one_hot, lambda a: losses.one_hot(self._rows(a.logits), labels)),
-            "activation": (self.recipe.activation, lambda a: losses.activation(_features(a))),
-            "entropy": (self.recipe.entropy, lambda a: questions.entropy(a.logits, self.task)),
-            "statistics": (self.recipe.statistics, _statistics),
+            "statistics": (self.recipe.statistics, _statistics)
         }
         if student is not None:
             own = self._rows(student)
             weighted["adversary"] = self.recipe.adversary, lambda a: losses.disagreement(own, self._rows(a.logits))
         if not all(answer.statistics or answer.folded for answer in answers):
             del weighted["statistics"]
-        return {
+        return sought(answers, self.recipe, self.task, labels) | {
             name: weight * torch.stack([term(answer) for answer in answers]).mean()
             for name, (weight, term) in weighted.items()
             if weight
         }
 
-    def student_terms(self, student: Tensor, teacher: Tensor) -> Terms:
+    def student_terms(self, student: Tensor, target: Tensor) -> Terms:
         """Weighted terms for the student: `[N, K]` logits of its own and of its teachers' mean."""
-        rows = self._rows(student), self._rows(teacher)
+        rows = self._rows(student), self._rows(target)
         return {"soft_labels": losses.soft_labels(*rows, self.recipe.temperature)}
+
+    def parameters(self) -> Iterable[nn.Parameter]:
+        """Nothing is learned beside the student."""
+        return ()
 
     def end_round(self) -> None:
         """Nothing outlives a round."""
@@ -89,8 +99,3 @@ _WEIGHTS = ("one_hot", "activation", "entropy", "statistics", "adversary")
 def _statistics(answer: Answer) -> Tensor:
     """Against the running statistics where a teacher has them, else against what folding them away has left."""
     return losses.statistics(answer.statistics) if answer.statistics else losses.statistics_prior(answer.folded)
-
-
-def _features(answer: Answer) -> Tensor:
-    assert answer.features is not None, "needs was checked before training"
-    return answer.features

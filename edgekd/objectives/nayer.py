@@ -7,16 +7,16 @@ teacher still choose the same class. Where batch normalization is folded away it
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
-from edgekd.config import Recipe
+from edgekd.config import OF_HEADERS, Recipe
 from edgekd.errors import BadSetting
 from edgekd.synthesis import losses
-from edgekd.tasks import Task
 from edgekd.teachers import Answer, Moments, Signal
+from edgekd.teachers.lesson import Lesson, mean_logits
 
 Terms = dict[str, Tensor]
 
@@ -27,16 +27,26 @@ class Nayer:
     Attributes:
         needs: signals without which the recipe makes no sense.
         watches_student: whether the generator's terms read the student's logits.
+        kept: sizes of the mean logits of one image.
     """
 
-    def __init__(self, recipe: Recipe, task: Task = "classes") -> None:  # noqa: ARG002 - noisy generators refuse others
+    def __init__(self, recipe: Recipe, lesson: Lesson) -> None:  # of classes: noisy generators refuse other tasks
         if not recipe.noisy or recipe.activation or recipe.entropy:
             allowed = "noisy=true, activation=0, entropy=0"
             raise BadSetting("its generator is told the classes", where="recipe of nayer-style", allowed=allowed)
-        self.recipe, self.watches_student = recipe, recipe.adversary > 0
+        recipe.refuse(*OF_HEADERS)
+        self.recipe, self.watches_student, self.kept = recipe, recipe.adversary > 0, lesson.answer
         self.needs = frozenset({Signal.GRADIENT})
         self._last: list[Moments] = []
         self._before: list[Moments] = []
+
+    def target(self, answers: Sequence[Answer]) -> Tensor:
+        """Mean logits, `[N, K]`."""
+        return mean_logits(answers)
+
+    def logits(self, target: Tensor) -> Tensor:
+        """The target itself."""
+        return target
 
     def generator_terms(self, answers: Sequence[Answer], student: Tensor | None, labels: Tensor | None) -> Terms:
         """Weighted terms for the generator, each the mean over teachers.
@@ -55,9 +65,13 @@ class Nayer:
             terms["adversary"] = self.recipe.adversary * _mean(rewards)
         return terms
 
-    def student_terms(self, student: Tensor, teacher: Tensor) -> Terms:
+    def student_terms(self, student: Tensor, target: Tensor) -> Terms:
         """Weighted terms for the student: `[N, K]` logits of its own and of its teachers' mean."""
-        return {"soft_labels": losses.soft_labels(student, teacher, self.recipe.temperature)}
+        return {"soft_labels": losses.soft_labels(student, target, self.recipe.temperature)}
+
+    def parameters(self) -> Iterable[nn.Parameter]:
+        """Nothing is learned beside the student."""
+        return ()
 
     def end_round(self) -> None:
         """Let the statistics of the round's last batch count in those of the rounds to come."""

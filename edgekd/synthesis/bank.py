@@ -1,4 +1,4 @@
-"""The replay bank: generated images as bytes, each with the teacher's answer, asked once.
+"""The replay bank: generated images as bytes, each with what is kept of the teachers' answers, asked once.
 
 It keeps the newest images and forgets the oldest. It does not weigh or select. Several processes may share one: each
 then holds a part of it, all of them add and look up the same at the same time, and its checkpoint is that of one.
@@ -18,70 +18,68 @@ Sizes = tuple[int, ...]
 
 
 class Bank:
-    """A ring of `capacity` images `[C, H, W]` and their teacher logits.
+    """A ring of `capacity` images `[C, H, W]` and their targets.
 
     Args:
         capacity: images kept.
         shape: channels, height, width.
-        answer: sizes of the logits of one image: `(K,)`, or `(K, h, w)`.
+        kept: sizes of the target of one image, which its objective makes of the answers: `(K,)` for logits, say.
         low, high: range of image values.
         ranks: the processes that share it: image i lies with process i modulo their number.
     """
 
-    def __init__(
-        self, capacity: int, shape: Sizes, answer: Sizes, low: float, high: float, ranks: Ranks = ALONE
-    ) -> None:
+    def __init__(self, capacity: int, shape: Sizes, kept: Sizes, low: float, high: float, ranks: Ranks = ALONE) -> None:
         self.capacity, self.low, self.high, self.ranks = capacity, low, high, ranks
         rows = -(-capacity // ranks.size)
         self.codes = torch.zeros((rows, *shape), dtype=torch.uint8)
-        self.logits = torch.zeros((rows, *answer))
+        self.targets = torch.zeros((rows, *kept))
         self.written = 0
 
     def __len__(self) -> int:
         return min(self.written, self.capacity)
 
-    def add(self, images: Tensor, logits: Tensor) -> None:
-        """Store N images and their answers, over the oldest where the ring is full."""
+    def add(self, images: Tensor, targets: Tensor) -> None:
+        """Store N images and their targets, over the oldest where the ring is full."""
         places = (self.written + torch.arange(len(images))) % self.capacity
         mine = self.ranks.mine(places)
         rows = places[mine] // self.ranks.size
         self.codes[rows] = to_codes(images[mine], self.low, self.high)
-        self.logits[rows] = logits[mine].detach().float()
+        self.targets[rows] = targets[mine].detach().float()
         self.written += len(images)
 
     def draw(self, count: int) -> tuple[Tensor, Tensor]:
-        """`count` stored images, with replacement, as float32 `[N, C, H, W]`, and their answers."""
+        """`count` stored images, with replacement, as float32 `[N, C, H, W]`, and their targets."""
         index = torch.randint(len(self), (count,))
-        return from_codes(self.codes_at(index), self.low, self.high), self.ranks.rows(self.logits, index)
+        return from_codes(self.codes_at(index), self.low, self.high), self.ranks.rows(self.targets, index)
 
     def codes_at(self, index: Tensor) -> Tensor:
         """The codes at places `[N]`, in the order in which they were written while the ring is not full."""
         return self.ranks.rows(self.codes, index)
 
-    def of_answers(self, compute: Callable[[Tensor], Tensor]) -> Tensor:
-        """What is computed row by row from all stored logits, by place; each process computes its part."""
-        own = compute(self.logits[: -(-len(self) // self.ranks.size)])
+    def of_targets(self, compute: Callable[[Tensor], Tensor]) -> Tensor:
+        """What is computed row by row from all stored targets, by place; each process computes its part."""
+        own = compute(self.targets[: -(-len(self) // self.ranks.size)])
         return self.ranks.rows(own, torch.arange(len(self)))
 
     def in_order(self) -> tuple[Tensor, Tensor]:
-        """All stored codes and logits, oldest first."""
+        """All stored codes and targets, oldest first."""
         return self.newest(len(self))
 
     def newest(self, count: int) -> tuple[Tensor, Tensor]:
-        """The last `count` stored codes and logits, oldest first; all where there are fewer."""
+        """The last `count` stored codes and targets, oldest first; all where there are fewer."""
         order = torch.arange(self.written - min(count, len(self)), self.written) % max(1, self.capacity)
-        return self.codes_at(order), self.ranks.rows(self.logits, order)
+        return self.codes_at(order), self.ranks.rows(self.targets, order)
 
     def state_dict(self) -> dict[str, object]:
         """What a checkpoint needs: only the filled part. Of several processes the first has all of it."""
-        codes, logits = (self.ranks.whole(part, len(self)) for part in (self.codes, self.logits))
-        return {"codes": codes, "logits": logits, "written": self.written}
+        codes, targets = (self.ranks.whole(part, len(self)) for part in (self.codes, self.targets))
+        return {"codes": codes, "targets": targets, "written": self.written}
 
     def load_state_dict(self, state: dict[str, object]) -> None:
         """Take up a stored state of a bank of the same capacity and shape."""
-        codes, logits, written = state["codes"], state["logits"], state["written"]
+        codes, targets, written = state["codes"], state["targets"], state["written"]
         assert isinstance(codes, Tensor)
-        assert isinstance(logits, Tensor)
+        assert isinstance(targets, Tensor)
         assert isinstance(written, int)
-        codes, logits = (part[self.ranks.rank :: self.ranks.size] for part in (codes, logits))
-        self.codes[: len(codes)], self.logits[: len(logits)], self.written = codes, logits, written
+        codes, targets = (part[self.ranks.rank :: self.ranks.size] for part in (codes, targets))
+        self.codes[: len(codes)], self.targets[: len(targets)], self.written = codes, targets, written

@@ -6,7 +6,7 @@ says which `signals` it offers, and `require` turns a mismatch into one clear er
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import TYPE_CHECKING, Protocol
@@ -66,7 +66,13 @@ class Answer:
 
 
 class Teacher(Protocol):
-    """Answers images `[N, C, H, W]` in the value range of its spec."""
+    """Answers images `[N, C, H, W]` in the value range of its spec.
+
+    Attributes:
+        order: which of its columns is class 0, 1, … of its answers; None: as they come. It may be set.
+    """
+
+    order: Sequence[int] | None
 
     @property
     def spec(self) -> Interface: ...

@@ -7,6 +7,8 @@ comes fresh from a generator or back from a bank.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor
 
@@ -28,6 +30,7 @@ class AskedTeacher:
 
     def __init__(self, source: Source, ledger: Ledger, directions: Directions | None = None) -> None:
         self.source, self.ledger, self.directions = source, ledger, directions
+        self.order: Sequence[int] | None = None
         self.spec = source.spec
         self.signals = frozenset({Signal.LABELS})
         self.signals |= set() if isinstance(source, LabelsOnly) else {Signal.SCORES}
@@ -42,4 +45,5 @@ class AskedTeacher:
     def _ask(self, images: Tensor) -> Tensor:
         codes = to_codes(images.detach().float(), self.spec.low, self.spec.high)
         answers = self.ledger.answers(self.source, codes.cpu().contiguous().numpy())
-        return torch.from_numpy(answers).to(images.device)
+        logits = torch.from_numpy(answers).to(images.device)
+        return logits if self.order is None else logits[:, list(self.order)]

@@ -6,6 +6,7 @@ It answers logits, features and the statistics of its layers, with exact gradien
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -34,9 +35,11 @@ class GraphTeacher(nn.Module):
             which no gradient passes; a batch that cannot be made free.
     """
 
+    order: Sequence[int] | None
+
     def __init__(self, spec: TeacherSpec) -> None:
         super().__init__()
-        self.spec = spec
+        self.spec, self.order = spec, None
         model = load(spec.path)
         nodes = normalization_nodes(model)
         features = [spec.features_name] if spec.features_name else []
@@ -83,12 +86,14 @@ class GraphTeacher(nn.Module):
         return Answer(self._by_class(logits), features, statistics)
 
     def _by_class(self, logits: Tensor) -> Tensor:
-        """float32 `[N, K]` or `[N, K, h, w]`, whichever axes the tensor in the graph has."""
+        """float32 `[N, K]` or `[N, K, h, w]`, whichever axes the tensor in the graph has, classes in their order."""
         if self.spec.grid is None:
-            return logits.float().flatten(1)
-        if self.spec.layout == "NHWC":
-            return logits.float().reshape(-1, *self.spec.grid, self.spec.classes).permute(0, 3, 1, 2)
-        return logits.float().reshape(-1, *self.spec.answer_shape)
+            logits = logits.float().flatten(1)
+        elif self.spec.layout == "NHWC":
+            logits = logits.float().reshape(-1, *self.spec.grid, self.spec.classes).permute(0, 3, 1, 2)
+        else:
+            logits = logits.float().reshape(-1, *self.spec.answer_shape)
+        return logits if self.order is None else logits[:, list(self.order)]
 
     def _beside_running(self, index: int, layer: Moments) -> Statistics:
         mean, variance = (self.get_buffer(f"running_{name}_{index}") for name in ("mean", "variance"))

@@ -22,6 +22,7 @@ from edgekd.errors import BadModel, BadSetting, CannotLoad, EdgekdError
 from edgekd.tasks import Task
 from edgekd.teachers import Signal, Teacher
 from edgekd.teachers.asked import AskedTeacher
+from edgekd.teachers.classes import Order, checked_order, class_names, order_of
 from edgekd.teachers.estimate import Directions
 from edgekd.teachers.function import PREFIX, FunctionSource
 from edgekd.teachers.graph import GraphTeacher
@@ -86,16 +87,50 @@ def opened_teachers(
     with ExitStack() as stack:
         opened = []
         for name, before in zip_longest(names, known[: len(names)]):
-            opened.append(_open(name, settings, ledger, reach, before or {}))
+            opened.append(_open(name, settings, ledger, reach, before or {}, several=len(names) > 1))
             stack.callback(opened[-1].close)
             _reconcile(opened[0].teacher.spec, opened[-1].teacher.spec)
-        yield opened
+        _require_asked(opened, settings)
+        yield _in_order(opened, settings.class_order)
 
 
-def _open(name: Named, settings: DistillSettings, ledger: Ledger, reach: Reach, known: Known) -> Opened:
+def _in_order(opened: Sequence[Opened], told: Sequence[Order | None] | None) -> list[Opened]:
+    """The teachers, their classes in the order that the user tells, or else in that of the first one's names."""
+    first = opened[0].teacher.spec
+    if told is not None:
+        checked_order(told, len(opened), first.classes)
+        orders = list(told)
+    elif len(opened) == 1:
+        return [opened[0]]
+    else:
+        names = [class_names(one.path, first.classes) if one.path else None for one in opened]
+        orders = [
+            order_of(names[0], own, one.teacher.spec.name, first.name) for own, one in zip(names, opened, strict=True)
+        ]
+    found = []
+    for one, order in zip(opened, orders, strict=True):
+        one.teacher.order = order
+        line = f"{one.teacher.spec.name}: its classes are put in the order {'you told' if told else 'of ' + first.name}"
+        found.append(replace(one, notes=(*one.notes, *([line] if order else []))))
+    return found
+
+
+def _require_asked(opened: Sequence[Opened], settings: DistillSettings) -> None:
+    """Refuse what is said of teachers that are only asked where there is none."""
+    if not all(isinstance(one.teacher, GraphTeacher) for one in opened):
+        return
+    if settings.max_queries is not None:
+        raise BadSetting("with an exact gradient nothing is counted", where="--max-queries", allowed="--access scores")
+    if settings.gradient == "estimate":
+        raise BadSetting("its exact gradient is at hand", where="--gradient estimate", allowed="with --access scores")
+
+
+def _open(
+    name: Named, settings: DistillSettings, ledger: Ledger, reach: Reach, known: Known, *, several: bool
+) -> Opened:
     text = str(name)
     if "://" not in text and not text.startswith(PREFIX):
-        return _open_file(Path(name), settings, ledger)
+        return _open_file(Path(name), settings, ledger, several=several)
     if settings.access == "gradient":
         raise BadSetting("only a file has a graph to differentiate", where="--access gradient", allowed=_ANSWERS)
     stated = Stated(**{field: getattr(settings, field) for field in STATED})
@@ -123,14 +158,15 @@ def _endpoint(url: str, stated: Stated, reach: Reach, known: Known) -> Source:
     return EndpointSource(url, stated, reach, known)
 
 
-def _open_file(path: Path, settings: DistillSettings, ledger: Ledger) -> Opened:
+def _open_file(path: Path, settings: DistillSettings, ledger: Ledger, *, several: bool) -> Opened:
+    """Among several an estimate is for those that need one: the others keep their exact gradients."""
     spec = read_spec(path, **{name: getattr(settings, name) for name in STATED})
     facts = {"path": str(path.resolve()), "bytes": onnx_file.size(path), "parameters": _parameters(path)}
-    exact = settings.access == "gradient" or (settings.access == "auto" and settings.gradient == "exact")
+    exact = settings.access == "gradient" or (settings.access == "auto" and (several or settings.gradient == "exact"))
     refused: EdgekdError | None = None
     if exact:
         try:
-            return _graph(GraphTeacher(spec), settings, facts, path)
+            return _graph(GraphTeacher(spec), facts, path)
         except BadModel as error:
             if settings.access == "gradient":
                 raise
@@ -147,11 +183,7 @@ def _parameters(path: Path) -> int | None:
     return onnx_file.parameters(onnx_file.load(path)) or None
 
 
-def _graph(teacher: GraphTeacher, settings: DistillSettings, facts: dict[str, Any], path: Path) -> Opened:
-    if settings.max_queries is not None:
-        raise BadSetting("with an exact gradient nothing is counted", where="--max-queries", allowed="--access scores")
-    if settings.gradient == "estimate":
-        raise BadSetting("its exact gradient is at hand", where="--gradient estimate", allowed="with --access scores")
+def _graph(teacher: GraphTeacher, facts: dict[str, Any], path: Path) -> Opened:
     extras = {Signal.FEATURES: "features", Signal.STATISTICS: "batch-norm statistics"}
     offered = ["exact gradients", *(word for signal, word in extras.items() if signal in teacher.signals)]
     notes = described(teacher.spec), f"access gradient: {', '.join(offered)}"

@@ -23,13 +23,18 @@ NAYER = {
     "student_rate": 2e-3,
 }
 ASKED = {"access": "scores", "gradient": "estimate", "directions": 2}
+FRESH = ADAM | {"generator_batch": 30, "statistics": 0.0, **dict.fromkeys(("bank", "prior", "prior_share"), 0)}
 CHOSEN = {
     "edgekd": settings(recipe=ADAM),
     "dafl": settings(method="dafl", recipe={**DAFL, **dict.fromkeys(("bank", "prior", "prior_share"), 0)}),
     "nayer-style": settings(method="nayer-style", recipe={**NAYER, **dict.fromkeys(("prior", "prior_share"), 0)}),
+    "cdfkd-mfs": settings(method="cdfkd-mfs", recipe=ADAM),
+    "cdfkd": settings(method="cdfkd", recipe=FRESH),
     "limited": settings(recipe=ADAM, **ASKED, max_queries=800),
     "spent": settings(recipe=ADAM, **ASKED, max_queries=320),  # in the midst of an estimate
 }
+TWICE = ("cdfkd-mfs", "cdfkd")
+"""Methods with a header for every teacher, of which there are two."""
 INTERRUPTED = "resumed"
 """The name of a run that may lie in the folder, with the settings of "edgekd", to be taken up."""
 
@@ -43,7 +48,7 @@ def comparable() -> None:
 def distil_all(teacher: Path, folder: Path) -> None:
     """All of `CHOSEN`, and what was interrupted."""
     for name, chosen in CHOSEN.items():
-        distill(teacher, chosen, RunFolder(folder / name))
+        distill([teacher] * (1 + (name in TWICE)), chosen, RunFolder(folder / name))
     if (folder / INTERRUPTED).is_dir():
         distill(teacher, CHOSEN["edgekd"], RunFolder(folder / INTERRUPTED), resume=True)
 

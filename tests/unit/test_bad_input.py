@@ -205,6 +205,31 @@ def nothing(folder: Path) -> None:
     pass
 
 
+def order(folder: Path) -> None:
+    (folder / "order.json").write_text("[null, [0, 1, 2, 2]]")
+
+
+def second(**changes: object) -> Callable[[Path], None]:
+    """Another teacher, which differs from the first in something."""
+
+    def make(folder: Path) -> None:
+        onnx.save(classifier(seed=1, **changes), folder / "other.onnx")  # type: ignore[arg-type]
+
+    return make
+
+
+def larger(folder: Path) -> None:
+    model = classifier()
+    for axis in (2, 3):
+        model.graph.input[0].type.tensor_type.shape.dim[axis].dim_value = 16
+    onnx.save(model, folder / "other.onnx")
+
+
+def in_bytes(folder: Path) -> None:
+    changed(folder, of_pixels, "other.onnx")
+
+
+MFS = ["distill", "teacher.onnx", "other.onnx", "--method", "cdfkd-mfs", "--steps", "1", *SET]
 RUN = "runs/one"
 COMMANDS: dict[str, tuple[Callable[[Path], object], list[str], str]] = {
     "a file for a folder": (
@@ -263,6 +288,40 @@ COMMANDS: dict[str, tuple[Callable[[Path], object], list[str], str]] = {
     "not exported, bench": (nothing, ["bench", RUN], "run first: edgekd export"),
     "not exported, eval": (labelled, ["eval", RUN, "--data", "data.npz"], "run first: edgekd export"),
     "not exported, gate": (nothing, ["gate", RUN, "--max-size", "1MB"], "run first: edgekd export"),
+    "one teacher for headers": (
+        nothing,
+        ["distill", "teacher.onnx", "--method", "cdfkd-mfs", *SET],
+        "a header for every teacher: one teacher alone; allowed: two and more",
+    ),
+    "headers of a method without": (
+        second(),
+        ["distill", "teacher.onnx", "other.onnx", "--headers", "plain", *SET],
+        "--headers: method edgekd has one answer for all teachers",
+    ),
+    "teachers of other classes": (second(columns=3), MFS, "other.onnx: classes 3, but "),
+    "teachers of another size": (larger, MFS, "other.onnx: height 16, but "),
+    "teachers of another range": (in_bytes, MFS, "other.onnx: high 255, but "),
+    "features of a teacher that is asked": (
+        second(),
+        [*MFS, "--access", "scores", "--gradient", "estimate"],
+        "it offers none; do without: --set features=0",
+    ),
+    "features of other widths": (
+        second(),
+        [*MFS, "--width", "0.25", "--set", "projection=false"],
+        "allowed: equal widths, projection=true or features=0",
+    ),
+    "a weight of headers": (nothing, ["distill", "teacher.onnx", "--set", "heads=1"], "recipe: heads: this method"),
+    "a class order that is none": (
+        lambda folder: (second()(folder), order(folder)),
+        [*MFS, "--class-order", "order.json"],
+        "--class-order: that of teacher 2 is no permutation of 4",
+    ),
+    "no class order": (second(), [*MFS, "--class-order", "none.json"], "none.json: not readable as JSON"),
+    "unknown preset": (nothing, ["distill", "teacher.onnx", "--config", "cdfkd-mnits"], "did you mean cdfkd-mnist?"),
+    "joining without headers": (nothing, ["aggregate", RUN], "its student has one answer for all teachers"),
+    "keeping without headers": (nothing, ["export", RUN, "--keep-headers", "0"], "one answer and no headers"),
+    "keeping half a header": (nothing, ["export", RUN, "--keep-headers", "0.5"], "'0.5' are not whole numbers"),
     "no data": (nothing, ["eval", RUN], "--data: missing"),
     "no run": (nothing, ["bench", "none"], "not a run folder"),
 }

@@ -141,6 +141,20 @@ def test_progress_without_a_terminal_is_a_plain_line_now_and_then(monkeypatch: p
 # ---------------------------------------------------------------------------------------------------- shipped files
 
 
+def test_published_presets_are_settings_that_hold(call: Call) -> None:
+    from edgekd.settings import resolve_settings
+
+    found = {name: resolve_settings({}, shipped.find("presets", name)) for name in shipped.names("presets")}
+    assert {name.split("-")[0] for name in found} == {"cdfkd"}
+    recipe = found["cdfkd-mfs-cifar100"].recipe
+    assert (recipe.heads, recipe.features, recipe.ensemble, recipe.adversary) == (1.0, 0.2, 5.0, 1.0)
+    assert (recipe.statistics, recipe.student_steps, recipe.fresh) == (0.1, 5, True)
+    mini = found["cdfkd-mfs-miniimagenet"].recipe
+    assert (mini.features, mini.ensemble, mini.student_batch) == (0.05, 1.0, 64)
+    assert found["cdfkd-mnist"].recipe.adversary == 0.0
+    assert found["cdfkd-cifar100"].recipe == resolve_settings({"method": "cdfkd"}).recipe
+
+
 @pytest.mark.parametrize("kind", ["targets", "calibration"])
 def test_shipped_files_are_listed_and_shown(call: Call, kind: shipped.Kind) -> None:
     assert list(json.loads(call(kind, "list", "--json").out)) == shipped.names(kind)

@@ -11,9 +11,11 @@ from edgekd.distill import distill
 from edgekd.errors import CannotLoad
 from edgekd.networks import Standardized, build_student
 from edgekd.networks.generators import Generator
+from edgekd.networks.headers import Headers
 from edgekd.networks.latents import GaussianLatents, NoisyLatents
 from edgekd.objectives import METHODS
 from edgekd.teachers.graph import GraphTeacher
+from edgekd.teachers.lesson import lesson_of
 from edgekd.teachers.spec import read_spec
 from edgekd.training import Training
 
@@ -47,18 +49,22 @@ def test_the_device_is_recorded_and_may_change_on_resume(teacher_file, run, monk
 def test_all_of_a_round_lies_on_one_device_and_no_step_waits_for_it(method, teacher_file, monkeypatch):
     """Networks, banks, procedural images, random numbers. What asks for a value, and so waits, fails: there is none."""
     monkeypatch.setattr(torch, "autocast", lambda *_, **__: nullcontext())
-    recipe = METHODS[method].recipe.model_copy(update=SHORT_ROUNDS | {"keep": "every"})
+    chosen = METHODS[method]
+    recipe = chosen.recipe.model_copy(update=SHORT_ROUNDS | {"keep": "every"})
     if not recipe.share_batch and recipe.prior:
         recipe = recipe.model_copy(update={"prior": 64})
     teacher = GraphTeacher(read_spec(teacher_file))
     teacher.to("meta")
     with torch.device("meta"):
-        student = Standardized(build_student("cnn-small", 0.25, (1, 12, 12), 4), [0.5], [0.2])
+        headers = Headers(chosen.headers, 2) if chosen.headers else None
+        network = build_student("cnn-small", 0.25, (1, 12, 12), 4, headers=headers)
+        student, teachers = Standardized(network, [0.5], [0.2]), [teacher] * (2 if headers else 1)
         kind = (NoisyLatents, (8, 4, 10)) if recipe.noisy else (GaussianLatents, (8, 10))
         latents = kind[0](*kind[1])
         ends = {"low": 0.0, "high": 1.0, "output": recipe.output}
         generator = Generator(latents, (1, 12, 12), 4, mean=[0.5], std=[0.2], **ends)
-        training = Training([teacher], student, generator, METHODS[method].objective(recipe, "classes"), recipe)
+        objective = chosen.objective(recipe, lesson_of(teachers, student.header))
+        training = Training(teachers, student, generator, objective, recipe)
         assert training.device.type == "meta"
         if recipe.prior:
             assert training.ask_about_prior()
@@ -68,4 +74,4 @@ def test_all_of_a_round_lies_on_one_device_and_no_step_waits_for_it(method, teac
             terms = training.student_step(*((images, logits) if recipe.share_batch else training.diet()))
             assert {value.device.type for value in (images, logits, *terms.values())} == {"meta"}
     kept = (training.bank, training.prior, training.held_out)
-    assert {part.device.type for bank in kept for part in (bank.codes, bank.logits)} == {"meta"}
+    assert {part.device.type for bank in kept for part in (bank.codes, bank.targets)} == {"meta"}

@@ -119,11 +119,11 @@ def test_a_shared_bank_holds_each_image_once_and_draws_what_a_bank_of_one_draws(
         bank.add(*numbered(17, 2))
     for banks in (shared, restored):
         torch.manual_seed(3)
-        expected = [*alone.draw(32), *alone.in_order(), alone.of_answers(torch.square)]
+        expected = [*alone.draw(32), *alone.in_order(), alone.of_targets(torch.square)]
         found: list[list[Tensor]] = []
         for bank in banks:
             torch.manual_seed(3)
-            found.append([*bank.draw(32), *bank.in_order(), bank.of_answers(torch.square)])
+            found.append([*bank.draw(32), *bank.in_order(), bank.of_targets(torch.square)])
         for one, parts in zip(expected, zip(*found, strict=True), strict=True):
             assert torch.equal(one, torch.stack(parts).sum(dim=0).to(one.dtype))
 
@@ -181,7 +181,7 @@ def test_two_processes_are_as_one_and_take_up_what_one_has_left(teacher_file, tm
         if record["progress"]["step"]:
             assert losses(two) == pytest.approx(losses(one), rel=1e-3, abs=1e-5), name
             same_state(two, one)
-    ended = {"edgekd": "finished", "dafl": "finished", "nayer-style": "finished"}
+    ended = dict.fromkeys(("edgekd", "dafl", "nayer-style", "cdfkd-mfs", "cdfkd"), "finished")
     assert states == ended | {"limited": "interrupted", "spent": "interrupted"}
     resumed = RunFolder(tmp_path / "resumed")
     assert losses(resumed, 3) == pytest.approx(losses(RunFolder(tmp_path / "edgekd"), 3), rel=1e-3, abs=1e-5)

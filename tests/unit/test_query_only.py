@@ -38,14 +38,14 @@ PRIOR, BATCH, PROBES = SMALL["prior"], SMALL["generator_batch"], 4
 class Plain(Dafl):
     """An objective that needs no gradient of a teacher: the generator only seeks disagreement among its own images."""
 
-    def __init__(self, recipe: object, task: object) -> None:
-        self.needs, self.watches_student = frozenset({Signal.LABELS}), True
+    def __init__(self, recipe: object, lesson: Any) -> None:
+        self.needs, self.watches_student, self.kept = frozenset({Signal.LABELS}), True, lesson.answer
 
     def generator_terms(self, answers: Any, student: Any, labels: Any) -> dict[str, Any]:
         return {"spread": student.softmax(dim=1).mean(dim=0).square().sum()}
 
-    def student_terms(self, student: Any, teacher: Any) -> dict[str, Any]:
-        return {"match": (student - teacher).square().mean()}
+    def student_terms(self, student: Any, target: Any) -> dict[str, Any]:
+        return {"match": (student - target).square().mean()}
 
 
 @pytest.fixture

@@ -209,7 +209,7 @@ def test_a_bank_counts_the_answers_of_pixels(teacher, tmp_path, monkeypatch) -> 
     with pytest.raises(EdgekdError, match="enough is known"):
         distill(teacher, settings(), RunFolder(tmp_path / "run"))
     assert [len(bank.codes) for bank in (seen[0].bank, seen[0].prior, seen[0].held_out)] == [100, 64, 100]
-    assert seen[0].bank.logits.shape == (100, 4, 4, 6)
+    assert seen[0].bank.targets.shape == (100, 4, 4, 6)
 
 
 def test_held_out_answers_come_back_with_their_layout(tmp_path) -> None:

@@ -8,6 +8,7 @@ from edgekd.errors import BadSetting
 from edgekd.objectives import METHODS
 from edgekd.objectives.nayer import Nayer
 from edgekd.teachers import Answer, Signal, Statistics
+from edgekd.teachers.lesson import Lesson
 
 RECIPE = METHODS["nayer-style"].recipe
 
@@ -20,7 +21,7 @@ def answer(seed: int, *, statistics: bool = True) -> Answer:
 
 def test_the_published_terms_and_weights():
     given, student, labels = answer(0), torch.randn(8, 4), torch.arange(8) % 4
-    objective = Nayer(RECIPE)
+    objective = Nayer(RECIPE, Lesson())
     terms = objective.generator_terms([given], student, labels)
     logits = given.logits
     batch_norm = sum(
@@ -38,7 +39,7 @@ def test_the_published_terms_and_weights():
 
 def test_statistics_of_earlier_rounds_count_with_the_momentum():
     first, second, third = answer(0), answer(1), answer(2)
-    labels, objective = torch.zeros(8, dtype=torch.long), Nayer(RECIPE)
+    labels, objective = torch.zeros(8, dtype=torch.long), Nayer(RECIPE, Lesson())
     for batch in (first, second):
         objective.generator_terms([batch], None, labels)
         objective.end_round()
@@ -50,18 +51,20 @@ def test_statistics_of_earlier_rounds_count_with_the_momentum():
             mixed = 0.9 * before + 0.1 * getattr(c, name)
             expected += (getattr(c, f"running_{name}") - mixed).norm()
     torch.testing.assert_close(found, 10 * expected)
-    resumed = Nayer(RECIPE)
+    resumed = Nayer(RECIPE, Lesson())
     resumed.load_state_dict(objective.state_dict())
     assert torch.equal(resumed.generator_terms([third], None, labels)["statistics"], found)
 
 
 def test_folded_statistics_are_left_out_for_the_method_knows_no_prior():
-    terms = Nayer(RECIPE).generator_terms([answer(0, statistics=False)], None, torch.zeros(8, dtype=torch.long))
+    terms = Nayer(RECIPE, Lesson()).generator_terms(
+        [answer(0, statistics=False)], None, torch.zeros(8, dtype=torch.long)
+    )
     assert set(terms) == {"one_hot"}
-    assert Nayer(RECIPE).needs == {Signal.GRADIENT}
+    assert Nayer(RECIPE, Lesson()).needs == {Signal.GRADIENT}
 
 
 @pytest.mark.parametrize("change", [{"noisy": False}, {"entropy": 1.0}, {"activation": 0.1}])
 def test_what_it_does_not_know_is_refused(change):
     with pytest.raises(BadSetting, match="allowed: noisy=true"):
-        Nayer(RECIPE.model_copy(update=change))
+        Nayer(RECIPE.model_copy(update=change), Lesson())

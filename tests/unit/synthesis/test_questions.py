@@ -10,13 +10,14 @@ from edgekd.objectives import METHODS
 from edgekd.objectives.dafl import Dafl
 from edgekd.synthesis import losses, questions
 from edgekd.teachers import Answer
+from edgekd.teachers.lesson import Lesson
 
 RECIPE = METHODS["edgekd"].recipe.model_copy(update={"one_hot": 1.0, "entropy": 1.0, "adversary": 1.0})
 LABELS = ("binary", "multilabel")
 
 
 def terms(task: str, teacher: torch.Tensor, student: torch.Tensor) -> dict[str, torch.Tensor]:
-    objective = Dafl(RECIPE, task)  # type: ignore[arg-type]
+    objective = Dafl(RECIPE, Lesson(task))  # type: ignore[arg-type]
     return objective.generator_terms([Answer(teacher)], student) | objective.student_terms(student, teacher)
 
 

@@ -1,0 +1,263 @@
+"""Several teachers, one student: shared headers, plain ones, the teachers' mean, one teacher; and what attention adds.
+
+    python benchmarks/distill/cdfkd.py [--cases …] [--variants …] [--seeds 3] [--cores 2] [--for MINUTES]
+
+Variants of a case have the same CPU time and, each at a width of its own, as nearly as can be the same parameters. "one
+teacher" is the teacher with the best test accuracy, which favours it. Students are measured in their last state on the
+test images, which choose nothing. Attention is learned afterwards from 1 % of the labelled training images; what it
+gains is told with its interval: images right before and after are paired. Seeds take turns. What was measured goes into
+`benchmarks/results/cdfkd.json` after every run, and is not measured again while teachers, recipe, width and minutes are
+the same. Teachers come from `benchmarks/teachers.py` (see CASES). Runs have one thread each, and go on abreast.
+"""
+
+from __future__ import annotations
+
+import argparse
+import hashlib
+import itertools
+import json
+import math
+import os
+import platform
+import sys
+import tempfile
+import threading
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+ROOT = Path(__file__).resolve().parent.parent.parent
+sys.path.insert(0, str(ROOT / "benchmarks"))
+import data  # noqa: E402
+import onnx  # noqa: E402
+import onnxsim  # noqa: E402
+from abreast import abreast  # noqa: E402
+from first_light import edgekd, spread  # noqa: E402
+
+from edgekd import __version__  # noqa: E402
+from edgekd.inference import logits  # noqa: E402
+from edgekd.networks import build_student, parameters  # noqa: E402
+from edgekd.networks.headers import Headers  # noqa: E402
+from edgekd.objectives import find_method  # noqa: E402
+from edgekd.run_folder import RunFolder, write_json  # noqa: E402
+
+RESULT, SCHEMA = ROOT / "benchmarks/results/cdfkd.json", "edgekd.benchmark.cdfkd/1"
+WRITING = threading.Lock()
+SHARE = 0.01
+"""Of the training images, labelled: what attention is learned from."""
+EXAMPLE = ROOT / "examples/teacher.onnx"
+
+
+@dataclass(frozen=True)
+class Case:
+    """One task.
+
+    Attributes:
+        title, data: what people call it, and the set of its images.
+        teachers: files in the teachers' folder, or anywhere.
+        folded: those of them whose batch normalization is folded away first.
+        student: by name.
+        parameters: that every variant is to come near to.
+        minutes: of each run, of CPU time on one thread.
+        published, reach, aim: what others report, what edgekd is to reach and aims for (test accuracy).
+    """
+
+    title: str
+    data: str
+    teachers: tuple[str, ...]
+    folded: tuple[str, ...]
+    student: str
+    parameters: int
+    minutes: float
+    published: str
+    reach: float | None
+    aim: float | None
+
+
+CASES = {
+    "mnist-tiny": Case(
+        *("MNIST, three LeNet-5 of 2-4-60 channels", "mnist", tuple(f"mnist-tiny-{k}.onnx" for k in range(3)), ()),
+        *("lenet5-tiny", 3483, 5, "CDFKD 93.57 ± 1.12, with attention 93.95 ± 0.99, DAFL 89.47 ± 5.61", 0.96, 0.974),
+    ),
+    "fashion": Case(
+        *("Fashion-MNIST, a residual network, a MobileNetV3 folded, a LeNet-5", "fashion_mnist"),
+        *((str(EXAMPLE), "mobile.onnx", "lenet.onnx"), ("mobile.onnx",), "cnn-small", 72_000, 10, "–", None, None),
+    ),
+    "cifar10": Case(
+        *("CIFAR-10, three residual networks", "cifar10", ("cifar10.onnx", "cifar10-1.onnx", "cifar10-2.onnx"), ()),
+        *("resnet18", 1_800_000, 60, "CDFKD 89.71 ± 0.20, other networks", None, None),
+    ),
+}
+VARIANTS: dict[str, tuple[str, str | None, bool]] = {
+    "shared headers": ("cdfkd-mfs", "shared", True),
+    "plain headers": ("cdfkd-mfs", "plain", True),
+    "teachers' mean": ("edgekd", None, True),
+    "one teacher": ("edgekd", None, False),
+}
+"""Name to method, headers, and whether all teachers take part."""
+
+
+def teacher_files(case: Case, made: Path, folder: Path) -> list[Path]:
+    """The case's teachers, those to be folded as copies in `folder`."""
+    files = [made / name for name in case.teachers]
+    for place, name in enumerate(case.teachers):
+        if name in case.folded:
+            folded = folder / f"{files[place].stem}-folded.onnx"
+            onnx.save(onnxsim.simplify(onnx.load(files[place]))[0], folded)
+            files[place] = folded
+    return files
+
+
+def width_for(case: Case, headers: Headers | None, shape: tuple[int, int, int]) -> tuple[float, int]:
+    """The width at which a student comes nearest to the case's parameters, and how many it then has."""
+
+    def size(width: float) -> int:
+        return parameters(build_student(case.student, width, shape, 10, headers=headers))
+
+    widths = np.geomspace(0.05, 4, 200).round(4).tolist()
+    first = next((place for place, width in enumerate(widths) if size(width) >= case.parameters), len(widths) - 1)
+    near = min(widths[max(0, first - 1) : first + 1], key=lambda width: abs(size(width) - case.parameters))
+    return near, size(near)
+
+
+def right(model: Path, split: data.Split) -> np.ndarray:
+    """Which images a model with values in [0, 1] gets right."""
+    images, labels = split
+    return logits(model, images.astype(np.float32) / np.float32(255)).argmax(axis=1) == labels
+
+
+def teachers_accuracy(files: Sequence[Path], split: data.Split) -> dict[str, Any]:
+    """Of each on the test images, and of the mean of their logits."""
+    images, labels = split
+    answers = [logits(file, images.astype(np.float32) / np.float32(255)) for file in files]
+    each = [float((answer.argmax(axis=1) == labels).mean()) for answer in answers]
+    return {"each": each, "mean of logits": float((np.mean(answers, axis=0).argmax(axis=1) == labels).mean())}
+
+
+def interval(gain: np.ndarray) -> dict[str, Any]:
+    """Mean and 95 % interval of paired differences (-1, 0 or 1 for each image)."""
+    reach = 1.96 * float(gain.std(ddof=1)) / math.sqrt(len(gain))
+    return {"gain": float(gain.mean()), "low": float(gain.mean()) - reach, "high": float(gain.mean()) + reach}
+
+
+def attention(run: RunFolder, case: Case, seed: int, before: np.ndarray, folder: Path) -> dict[str, Any]:
+    """What 1 % labelled training images change."""
+    (images, labels), test = data.load(case.data)
+    chosen = np.random.default_rng(seed).permutation(len(images))[: round(SHARE * len(images))]
+    np.savez(folder / "real.npz", images=images[chosen], labels=labels[chosen])
+    record, _ = edgekd("aggregate", run.path, "--samples", folder / "real.npz", "--seed", seed)
+    edgekd("export", run.path)
+    after = right(run.student_onnx, test)
+    gain = interval(after.astype(float) - before.astype(float))
+    told = {"samples": len(chosen), "accuracy": float(after.mean()), **gain}
+    return told | {key: record[key] for key in ("loss", "shares")}
+
+
+def distilled(name: str, variant: str, seed: int, clock: list[Any], made: Path, folder: Path) -> dict[str, Any]:
+    """One run of one variant, and what its student is worth."""
+    case, (method, kind, all_of_them) = CASES[name], VARIANTS[variant]
+    test, files = data.load(case.data)[1], teacher_files(case, made, folder)
+    shape = test[0].shape[1:]
+    width, _ = width_for(case, Headers(kind, len(files)) if kind else None, shape)  # type: ignore[arg-type]
+    if not all_of_them:
+        files = [max(files, key=lambda file: right(file, test).mean())]
+    run = RunFolder(folder / "run")
+    told = ["--method", method, *(["--headers", kind] if kind else []), "--student", case.student, "--width", width]
+    record, seconds = edgekd("distill", *files, "--out", run.path, "--seed", seed, "--threads", 1, *told, *clock)
+    edgekd("export", run.path)
+    before = right(run.student_onnx, test)
+    found = {
+        "accuracy": float(before.mean()),
+        "parameters": record["student"]["parameters"],
+        "width": width,
+        "rounds": record["progress"]["step"],
+        "seconds": round(seconds, 1),
+        "cpu_seconds": record["progress"]["seconds"],
+    }
+    return found | ({"attention": attention(run, case, seed, before, folder)} if kind else {})
+
+
+def fingerprint(name: str, variant: str, clock: list[Any], made: Path) -> dict[str, Any]:
+    """What decides a run, but for its seed and edgekd's code."""
+    case = CASES[name]
+    digests = [hashlib.sha256((made / file).read_bytes()).hexdigest() for file in case.teachers]
+    recipe = find_method(VARIANTS[variant][0]).recipe.model_dump()
+    return {"teachers": digests, "parameters": case.parameters, "clock": clock, "recipe": recipe}
+
+
+def summary(seeds: dict[str, Any]) -> dict[str, Any]:
+    """Mean and deviation over seeds; of attention the gain too."""
+    found: dict[str, Any] = {"accuracy": spread([one["accuracy"] for one in seeds.values()])}
+    gains = [one["attention"] for one in seeds.values() if "attention" in one]
+    if gains:
+        found["attention"] = {key: spread([gain[key] for gain in gains]) for key in ("accuracy", "gain")}
+        found["within noise"] = sum(gain["low"] <= 0 <= gain["high"] for gain in gains)
+    return found
+
+
+def enter(name: str, variant: str, told: dict[str, Any], seed: int, found: dict[str, Any], made: Path) -> None:
+    """Write what was measured, beside what is there."""
+    result = json.loads(RESULT.read_text()) if RESULT.exists() else {"schema": SCHEMA, "cases": {}}
+    result["host"] = {"machine": platform.machine(), "cores": os.cpu_count(), "edgekd": __version__}
+    case = CASES[name]
+    entry = result["cases"].setdefault(name, {"variants": {}})
+    entry |= {"title": case.title, "published": case.published, "reach": case.reach, "aim": case.aim}
+    if "teachers" not in entry:
+        with tempfile.TemporaryDirectory() as folder:
+            entry["teachers"] = teachers_accuracy(teacher_files(case, made, Path(folder)), data.load(case.data)[1])
+    record = entry["variants"].get(variant, {})
+    if record.get("told") != told:
+        record = {"told": told, "seeds": {}}
+    record["seeds"][str(seed)] = found
+    entry["variants"][variant] = record | {"summary": summary(record["seeds"])}
+    write_json(RESULT, result)
+
+
+def known(name: str, variant: str, seed: int, told: dict[str, Any]) -> bool:
+    """Whether it was measured before, as it would be now."""
+    found = json.loads(RESULT.read_text())["cases"] if RESULT.exists() else {}
+    before = found.get(name, {}).get("variants", {}).get(variant, {})
+    return before.get("told") == told and str(seed) in before.get("seeds", {})
+
+
+def measure(name: str, variant: str, seed: int, clock: list[Any], minutes: float, end: float, made: Path) -> None:
+    """One cell, unless it is known or would end too late."""
+    told = fingerprint(name, variant, clock, made)
+    if known(name, variant, seed, told) or time.monotonic() + 60 * minutes > end:
+        return
+    with tempfile.TemporaryDirectory() as folder:
+        found = distilled(name, variant, seed, clock, made, Path(folder))
+    with WRITING:
+        enter(name, variant, told, seed, found, made)
+    print(name, variant, seed, json.dumps(found), file=sys.stderr, flush=True)
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--cases", nargs="+", choices=CASES, default=["mnist-tiny", "fashion"])
+    parser.add_argument("--variants", nargs="+", choices=VARIANTS, default=list(VARIANTS))
+    parser.add_argument("--seeds", type=int, default=3)
+    parser.add_argument("--cores", type=int, default=os.cpu_count(), help="how many runs at a time")
+    parser.add_argument("--minutes", type=float, help="instead of each case's own")
+    parser.add_argument("--steps", type=int, help="rounds instead of minutes, for a smoke test")
+    parser.add_argument("--for", dest="most", type=float, default=float("inf"), help="minutes to go on for")
+    parser.add_argument("--teachers", type=Path, default=ROOT / "runs/teachers", help="their folder")
+    given = parser.parse_args(arguments)
+    end = time.monotonic() + 60 * given.most
+    torch.set_num_threads(1)
+    jobs = []
+    for seed, name, variant in itertools.product(range(given.seeds), given.cases, given.variants):
+        minutes = 0.0 if given.steps else given.minutes or CASES[name].minutes
+        clock = ["--steps", given.steps] if given.steps else ["--minutes", minutes, "--clock", "cpu"]
+        jobs.append(partial(measure, name, variant, seed, clock, minutes, end, given.teachers))
+    abreast(jobs, given.cores)
+
+
+if __name__ == "__main__":
+    main()

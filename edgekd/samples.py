@@ -1,0 +1,83 @@
+"""Real images in an `.npz`, labelled or not, as people hand them in. It never unpickles, and runs no model."""
+
+from __future__ import annotations
+
+import zlib
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+from zipfile import BadZipFile
+
+import numpy as np
+from numpy.typing import NDArray
+
+from edgekd import onnx_file
+from edgekd.errors import BadData
+from edgekd.tasks import KINDS, Task
+
+Images = NDArray[np.uint8] | NDArray[np.float32]
+Labels = NDArray[np.int64]
+_IMAGES = "an .npz with images (uint8 or float32, [N, C, H, W], [N, H, W, C] or [N, H, W])"
+_LABELS = "labels (integers, [N], [N, K] for multilabel, or [N, h, w] for segmentation and mask)"
+
+
+def read_labelled(path: Path, task: Task = "classes") -> tuple[Images, Labels]:
+    """Images `[N, C, H, W]` or `[N, H, W, C]` (uint8 or finite float32), labels as the task has them; never unpickles.
+
+    Raises:
+        BadData: says what is wrong with the file.
+    """
+    arrays = _arrays(Path(path), ("images", "labels"), f"{_IMAGES} and {_LABELS}")
+    images = _checked_images(arrays["images"], path)
+    return images, _checked_labels(arrays["labels"], len(images), task, path)
+
+
+def read_samples(path: Path, task: Task = "classes") -> tuple[Images, Labels | None]:
+    """As `read_labelled`, but that labels may be missing."""
+    arrays = _arrays(Path(path), ("images",), f"{_IMAGES} and, if there are any, {_LABELS}")
+    images, labels = _checked_images(arrays["images"], path), arrays.get("labels")
+    return images, None if labels is None else _checked_labels(labels, len(images), task, path)
+
+
+def _checked_images(images: NDArray[Any], path: Path) -> Images:
+    if images.dtype not in (np.uint8, np.float32):
+        raise BadData(f"images are {images.dtype}", where=path, allowed="uint8 or float32")
+    if images.ndim not in (3, 4):
+        raise BadData(
+            f"images have shape {list(images.shape)}", where=path, allowed="[N, C, H, W], [N, H, W, C] or [N, H, W]"
+        )
+    if images.size == 0:
+        raise BadData("it holds no images", where=path)
+    if images.dtype == np.float32 and not np.isfinite(images).all():
+        row = int(np.flatnonzero(~np.isfinite(images.reshape(len(images), -1)).all(1))[0])
+        raise BadData(f"image {row} holds NaN or infinity", where=path)
+    return images if images.ndim == 4 else images[:, None]
+
+
+def _checked_labels(labels: NDArray[Any], images: int, task: Task, path: Path) -> Labels:
+    kind = KINDS[task]
+    if labels.dtype.kind not in "iu" or labels.ndim != kind.axes:
+        allowed = f"integers [{('N', 'N, K', 'N, h, w')[kind.axes - 1]}] for {task}"
+        raise BadData(f"labels are {labels.dtype} of shape {list(labels.shape)}", where=path, allowed=allowed)
+    if images != len(labels):
+        raise BadData(f"{images} images but {len(labels)} labels", where=path)
+    return labels
+
+
+def _arrays(path: Path, needed: Sequence[str], allowed: str) -> dict[str, NDArray[Any]]:
+    if not path.is_file():
+        raise BadData("no such file", where=path, allowed=allowed)
+    try:
+        with path.open("rb") as file:  # numpy leaves a damaged archive open when it opens it itself
+            archive = np.load(file, allow_pickle=False)
+            if not isinstance(archive, np.lib.npyio.NpzFile):
+                raise BadData("a single array", where=path, allowed=allowed)
+            missing = [key for key in needed if key not in archive]
+            if missing:
+                found = ", ".join(archive) or "nothing"
+                raise BadData(f"no {' and no '.join(missing)}; it holds {found}", where=path, allowed=allowed)
+            return {key: archive[key] for key in ("images", "labels") if key in archive}
+    except (OSError, ValueError, EOFError, BadZipFile, zlib.error, RuntimeError, MemoryError) as error:
+        pickled = "pickle" in str(error) or "Object arrays" in str(error)
+        what = "not an .npz, or it holds pickled objects" if pickled else f"not readable: {onnx_file.first_line(error)}"
+        raise BadData(what, where=path, allowed=allowed) from error

@@ -1,0 +1,60 @@
+"""What several teachers teach together: the mean of their answers, and the sizes of what may be learned from them.
+
+An objective is made for a lesson: it knows from it how much of each answer there is to keep, and holds no teacher.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from edgekd.tasks import Task
+from edgekd.teachers import Answer, Signal, Teacher
+from edgekd.teachers.graph import GraphTeacher
+
+
+@dataclass(frozen=True)
+class Lesson:
+    """Sizes of what is taught.
+
+    Attributes:
+        task: how answers are read.
+        answer: sizes of the logits of one image, `(K,)` or `(K, h, w)`.
+        teachers: their names, for messages.
+        features: of each teacher the width of its features, None where it offers none.
+        header: width of the features of each of the student's headers, None where it has one answer for all teachers.
+    """
+
+    task: Task = "classes"
+    answer: tuple[int, ...] = ()
+    teachers: tuple[str, ...] = ()
+    features: tuple[int | None, ...] = ()
+    header: int | None = None
+
+
+def lesson_of(teachers: Sequence[Teacher], header: int | None) -> Lesson:
+    """The lesson of some teachers to a student; those that offer features are shown one image for their width.
+
+    Args:
+        teachers: of one input and the same classes.
+        header: as in `Lesson`.
+    """
+    spec, names = teachers[0].spec, tuple(teacher.spec.name for teacher in teachers)
+    return Lesson(spec.task, spec.answer_shape, names, tuple(map(_width, teachers)), header)
+
+
+def _width(teacher: Teacher) -> int | None:
+    if Signal.FEATURES not in teacher.signals or not isinstance(teacher, GraphTeacher):
+        return None
+    spec = teacher.spec
+    with torch.no_grad():
+        features = teacher(torch.full((1, spec.channels, spec.height, spec.width), spec.low)).features
+    return None if features is None else features.shape[1]
+
+
+def mean_logits(answers: Sequence[Answer]) -> Tensor:
+    """What several teachers answer together: `[N, K]`, or `[N, K, h, w]`."""
+    return torch.stack([answer.logits for answer in answers]).mean(dim=0)
