@@ -63,7 +63,7 @@ class Recipe(Record):
     )
     ensemble: float = Field(default=0.0, ge=0, description="distance of the headers' mean to the teachers' (w_e)")
     distance: Literal["l1", "kl"] = Field(
-        default="l1", description="of heads and ensemble: L1 of logits (CDFKD-MFS), or Kullback-Leibler at T (CDFKD)"
+        default="l1", description="of heads and ensemble: L1 of logits (CDFKD-MFS) or Kullback-Leibler at T (CDFKD)"
     )
     projection: bool = Field(
         default=False, description="features of other widths are compared through a learned linear map"

@@ -132,11 +132,11 @@ class Cdfkd:
         return torch.stack([(project(mine) - its).abs().sum(dim=1).mean() for project, mine, its in pairs]).mean()
 
     def _adversary(self, student: Tensor, answers: Sequence[Answer]) -> Tensor:
-        """What the generator is to raise: the headers' distance alone, or all that the student lowers."""
+        """What the generator is to raise: the L1 distance of logits alone, or all that the student lowers."""
         target = self.target(answers)
         if self.recipe.symmetric:
             return torch.stack(list(self.student_terms(student, target).values())).sum()
-        return self._distance(student[..., : self.classes], self._theirs(target))
+        return (student[..., : self.classes] - self._theirs(target)).abs().mean()
 
     def _statistics(self, answer: Answer) -> Tensor:
         """Against the running statistics where the teacher has them, else against what folding them away has left."""

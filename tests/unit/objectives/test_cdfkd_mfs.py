@@ -49,8 +49,9 @@ def test_the_student_s_terms_are_those_of_the_authors():
     assert terms["ensemble"].item() == pytest.approx(5 * (1 + 0 + 0 + 1) / 4)
 
 
-def test_the_generator_s_adversary_knows_neither_features_nor_ensemble():
-    objective = Cdfkd(PUBLISHED, TWO)
+@pytest.mark.parametrize("distance", ["l1", "kl"])
+def test_the_generator_s_adversary_is_of_logits_whatever_the_student_minimises(distance):
+    objective = Cdfkd(PUBLISHED.model_copy(update={"distance": distance}), TWO)
     terms = objective.generator_terms(ANSWERS, STUDENT)
     assert terms.keys() == {"adversary"}  # these teachers hold no statistics
     assert terms["adversary"].item() == pytest.approx(-0.75)
