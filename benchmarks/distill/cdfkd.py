@@ -187,7 +187,7 @@ def fingerprint(name: str, variant: str, clock: list[Any], made: Path) -> dict[s
     """What decides a run, but for its seed and edgekd's code."""
     case = CASES[name]
     digests = [hashlib.sha256((made / file).read_bytes()).hexdigest() for file in case.teachers]
-    recipe = find_method(VARIANTS[variant][0]).recipe.model_dump()
+    recipe = find_method(VARIANTS[variant][0]).recipe.model_dump(exclude_defaults=True)
     return {"teachers": digests, "parameters": case.parameters, "clock": clock, "recipe": recipe}
 
 
