@@ -211,6 +211,9 @@ class Runtime(Record):
     intra_op_threads: int = Field(default=1, ge=1)
     inter_op_threads: int = Field(default=1, ge=1)
     session_config: dict[str, str] = {}
+    plugin: str = Field(default="", description="module of a plug-in wheel that registers the provider")
+    device: Literal["", "cpu", "gpu", "npu"] = Field(default="", description="which of the plug-in's devices; any")
+    wheel: str = Field(default="", description="what to install where the provider is missing")
 
 
 class Quantization(Record):
@@ -232,13 +235,16 @@ class ModelLimits(Record):
 
 
 class Protocol(Record):
-    """How long to measure."""
+    """How to measure, and how long."""
 
     processes: int = Field(default=5, ge=1)
     warmup_runs: int = Field(default=10, ge=1)
     warmup_seconds: float = Field(default=0.3, ge=0)
+    stable: float = Field(default=0.02, gt=0, le=1, description="warm until block medians differ by no larger share")
     runs: int = Field(default=100, ge=10)
     seconds: float = Field(default=1.0, gt=0)
+    affinity: tuple[int, ...] = Field(default=(), description="cores to stay on; any")
+    io_binding: bool = Field(default=True, description="inputs and outputs lie in memory allocated before")
 
 
 class Target(Record):

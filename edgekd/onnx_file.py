@@ -284,14 +284,15 @@ def macs(model: ModelProto, input_shape: tuple[int, ...] | None = None) -> int |
     Returns:
         The count, or None when shapes cannot be inferred.
     """
+    counts = macs_of_nodes(model, input_shape)
+    known = [count for count in counts if count is not None]
+    return sum(known) if len(known) == len(counts) else None
+
+
+def macs_of_nodes(model: ModelProto, input_shape: tuple[int, ...] | None = None) -> list[int | None]:
+    """What `macs` adds up: one count per node of the graph, None where its shapes cannot be inferred."""
     shapes = _inferred_shapes(model, input_shape)
-    total = 0
-    for node in model.graph.node:
-        count = _node_macs(node, shapes)
-        if count is None:
-            return None
-        total += count
-    return total
+    return [_node_macs(node, shapes) for node in model.graph.node]
 
 
 def _inferred_shapes(model: ModelProto, input_shape: tuple[int, ...] | None) -> dict[str, list[int | None]]:

@@ -30,8 +30,14 @@ def _known(write: Callable[[float], str], value: float | None) -> str:
     return write(value) if value is not None else "-"
 
 
+def _within(write: Callable[[float], str], facts: dict[str, Any] | None, key: str) -> str:
+    return _known(write, facts[key] if facts else None)
+
+
 def _p50(entry: Entry) -> str:
     latency = entry["latency_ms"]
+    if latency is None:
+        return "not measured"
     ends = latency["p50_interval"]
     interval = f" [{units.digits(ends[0])}, {units.digits(ends[1])}]" if ends else ""
     return f"{units.digits(latency['p50'])}{interval} ms"
@@ -43,11 +49,14 @@ _METRICS: dict[str, Callable[[Entry], str]] = {
     "parameters": lambda e: units.write_count(e["parameters"]),
     "MACs": lambda e: _known(units.write_count, e["macs"]),
     "p50 [95 %]": _p50,
-    "p90": lambda e: units.write_time(e["latency_ms"]["p90"]),
-    "load": lambda e: units.write_time(e["load_ms"]),
-    "first run": lambda e: units.write_time(e["first_run_ms"]),
-    "peak memory": lambda e: units.write_size(e["memory_bytes"]["peak"]),
-    "of it, for the model": lambda e: units.write_size(e["memory_bytes"]["added"]),
+    "p90": lambda e: _within(units.write_time, e["latency_ms"], "p90"),
+    "p95": lambda e: _within(units.write_time, e["latency_ms"], "p95"),
+    "p99": lambda e: _within(units.write_time, e["latency_ms"], "p99"),
+    "load": lambda e: _known(units.write_time, e["load_ms"]),
+    "first run": lambda e: _known(units.write_time, e["first_run_ms"]),
+    "peak memory": lambda e: _within(units.write_size, e["memory_bytes"], "peak"),
+    "of it, for the model": lambda e: _within(units.write_size, e["memory_bytes"], "added"),
+    "fell back, nodes": lambda e: _known(units.write_share, e.get("fallback")),
     "agreement": lambda e: _known(units.write_share, e["agreement"]),
     "size / teacher": lambda e: _known(units.write_ratio, e["ratios"].get("bytes")),
     "parameters / teacher": lambda e: _known(units.write_ratio, e["ratios"].get("parameters")),

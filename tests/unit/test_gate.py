@@ -10,7 +10,6 @@ from records import run_record
 
 from edgekd import inference, onnx_file
 from edgekd.bench import bench
-from edgekd.bench.local import Measurement
 from edgekd.config import Target
 from edgekd.errors import BadModel, BadRun, BadSetting, UnknownName
 from edgekd.evaluate import evaluate, remember
@@ -32,7 +31,10 @@ def write_bench(run: RunFolder, teacher: Path) -> None:
     spent = {"teacher.onnx": [8 * MS] * 10, run.student_int8_onnx.name: [2 * MS] * 8 + [4 * MS] * 2}
 
     def runner(request):
-        return Measurement(5 * MS, 2 * MS, 10, np.array(spent[request.model.name]), 40_000_000, 50_000_000)
+        return {
+            **{"load_ns": 5 * MS, "first_ns": 2 * MS, "warmup_runs": 10, "samples_ns": spent[request.model.name]},
+            **{"baseline_bytes": 40_000_000, "peak_bytes": 50_000_000},
+        }
 
     write_json(
         run.bench_file, bench({"teacher": teacher, "student.int8": run.student_int8_onnx}, target, runner=runner)
