@@ -14,6 +14,9 @@ from edgekd.bench.local import Request
 SHOWN = 20
 """So many of the nodes that fell back are named; the rest are counted."""
 
+CPU = "CPUExecutionProvider"
+"""Here every node stands for itself, so that there are no partitions to count."""
+
 Part = tuple[str, Sequence[tuple[str, str]]]
 """A provider, and the nodes of one partition of the graph: name and operator."""
 
@@ -46,7 +49,7 @@ def placed(parts: Sequence[Part], model: ModelProto, request: Request) -> dict[s
                 provider: {
                     "nodes": count / total,
                     "macs": macs[provider] / found if found and found == whole else None,
-                    "partitions": sum(1 for one, _ in parts if one == provider),
+                    "partitions": None if provider == CPU else sum(1 for one, _ in parts if one == provider),
                 }
                 for provider, count in nodes.most_common()
             },

@@ -16,9 +16,13 @@ def headers(record: dict[str, Any]) -> list[str]:
 
 
 def rows(record: dict[str, Any]) -> list[list[str]]:
-    """One row per metric under `headers`, from a record of schema `edgekd.bench/1`; what is unknown is a dash."""
+    """One row per metric under `headers`, from a record of schema `edgekd.bench/1`.
+
+    What is unknown is a dash; metrics that are unknown of every model are left out.
+    """
     entries = [entry | {"ratios": _to_teacher(record, label)} for label, entry in record["models"].items()]
-    return [[name, *(write(entry) for entry in entries)] for name, write in _METRICS.items()]
+    found = [[name, *(write(entry) for entry in entries)] for name, write in _METRICS.items()]
+    return [row for row in found if set(row[1:]) != {"-"}]
 
 
 def _to_teacher(record: dict[str, Any], label: str) -> dict[str, float | None]:
