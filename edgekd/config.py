@@ -247,6 +247,24 @@ class Protocol(Record):
     io_binding: bool = Field(default=True, description="inputs and outputs lie in memory allocated before")
 
 
+class Place(Record):
+    """Where a target's measurements are made."""
+
+    kind: Literal["local", "ssh", "adb", "qemu"] = "local"
+    host: str = Field(default="", description="ssh: user@host; adb: the serial number; qemu: the emulator's program")
+    port: int | None = Field(default=None, ge=1, le=65535, description="of ssh")
+    options: tuple[str, ...] = Field(default=(), description="further words for ssh, adb or the emulator")
+    python: str = Field(default="python3", description="the interpreter over there, which needs onnxruntime")
+    folder: str = Field(default="", description="ssh, adb: where to put files; qemu: the system's root")
+    timeout: float | None = Field(default=None, gt=0, description="seconds for one process; what the protocol needs")
+
+    @model_validator(mode="after")
+    def _somewhere(self) -> Place:
+        if self.kind == "ssh" and (not self.host or self.host.startswith("-")):
+            raise ValueError("ssh needs a host, such as user@raspberrypi")
+        return self
+
+
 class Target(Record):
     """A device, as told by a file of `targets/`."""
 
@@ -257,6 +275,7 @@ class Target(Record):
     model: ModelLimits = ModelLimits()
     quantization: Quantization = Quantization()
     bench: Protocol = Protocol()
+    runner: Place = Place()
 
 
 class CalibrationRecipe(Record):

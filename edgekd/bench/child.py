@@ -1,6 +1,6 @@
 """The measured process: load one model, run it, print what it took as one line of JSON.
 
-    python -P child.py '{"task": "measure", "model": ..., "inputs": [...], ...}'      (`-` reads the request from stdin)
+    python -P child.py '{"task": "measure", "model": ..., "inputs": [...], ...}'      (`-`: a line of stdin)
 
 It is one file that imports nothing but the standard library, numpy and onnxruntime, so that its peak memory is the
 model's and the runtime's, and so that it can be copied alone to another machine. It computes no statistics and takes no
@@ -20,6 +20,7 @@ import platform
 import signal
 import sys
 import tempfile
+import threading
 import time
 from array import array
 from collections.abc import Callable
@@ -335,12 +336,21 @@ def first_line(error: BaseException) -> str:
     return next((line.strip() for line in str(error).splitlines() if line.strip()), type(error).__name__)
 
 
+def leave_with_caller() -> None:
+    """End when standard input does: the caller, perhaps on another machine, is no longer there."""
+    while os.read(0, 1):  # the buffered reader would hold a lock when the interpreter ends
+        pass
+    os._exit(1)
+
+
 def main() -> int:
     """Answer the request in `argv[1]`; the exit status is 3 when the model cannot be loaded or run."""
-    request = json.loads(sys.stdin.read() if sys.argv[1] == "-" else sys.argv[1])
+    request = json.loads(sys.stdin.readline() if sys.argv[1] == "-" else sys.argv[1])
     signal.signal(signal.SIGINT, signal.SIG_DFL)  # Ctrl-C ends it in silence; the parent does the talking
     if hasattr(signal, "alarm"):
         signal.alarm(request["deadline_seconds"])  # should the parent be killed, a hanging run still ends
+    if sys.argv[1] == "-":
+        threading.Thread(target=leave_with_caller, daemon=True).start()
     try:
         found = TASKS[request["task"]](request)
     except NotHere as error:

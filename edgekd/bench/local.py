@@ -10,10 +10,10 @@ import signal
 import subprocess
 import sys
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import suppress
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal
+from typing import IO, Any, Literal
 
 import numpy as np
 
@@ -117,23 +117,39 @@ def ask(request: Request, command: Sequence[str] = CHILD, timeout: float | None 
 
 
 def run(
-    command: Sequence[str], model: Path, timeout: float, stdin: bytes | None = None
+    command: Sequence[str], model: Path, timeout: float, stdin: bytes | None = None, *, hold: bool = False
 ) -> subprocess.CompletedProcess[bytes]:
     """A command in a session of its own, so that with it everything that it started can be ended.
+
+    Args:
+        command: program and arguments.
+        model: what an error is about.
+        timeout: in seconds.
+        stdin: what it is told.
+        hold: keep its standard input open until it ends, for a child that ends when nobody is there any more; then
+            `stdin` is one line.
 
     Raises:
         CannotLoad: it cannot be started, or does not end in time; then it and its children are killed and reaped.
     """
+    with ExitStack() as open_ends:
+        source: int | IO[bytes] = subprocess.DEVNULL if stdin is None else subprocess.PIPE
+        if stdin is not None and hold:
+            reader, writer = os.pipe()
+            source = open_ends.enter_context(os.fdopen(reader, "rb"))
+            open_ends.enter_context(os.fdopen(writer, "wb", buffering=0)).write(stdin)
+            stdin = None
+        return _ran(command, model, timeout, source, stdin)
+
+
+def _ran(
+    command: Sequence[str], model: Path, timeout: float, source: int | IO[bytes], stdin: bytes | None
+) -> subprocess.CompletedProcess[bytes]:
     environment = {**os.environ, "OPENBLAS_NUM_THREADS": "1"}  # numpy's idle threads would count as memory
     pipe = subprocess.PIPE
     try:
         process = subprocess.Popen(  # noqa: S603 - the command is our own
-            command,
-            stdin=subprocess.DEVNULL if stdin is None else pipe,
-            stdout=pipe,
-            stderr=pipe,
-            env=environment,
-            start_new_session=True,
+            command, stdin=source, stdout=pipe, stderr=pipe, env=environment, start_new_session=True
         )
     except OSError as error:
         raise CannotLoad(f"no process can be started: {error.strerror}", where=model) from error

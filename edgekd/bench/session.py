@@ -10,6 +10,7 @@ from typing import Any
 from edgekd import baseline
 from edgekd.bench.of_run import bench_run
 from edgekd.bench.protocol import Watch, bench
+from edgekd.bench.where import runner_at
 from edgekd.config import Target
 from edgekd.errors import BadSetting
 from edgekd.run_folder import RunFolder, scratch, write_json
@@ -55,10 +56,10 @@ def measured(session: Session, watch: Watch) -> dict[str, Any]:
         BadSetting, BadRun: the baseline cannot be found, is of another schema or model.
         BadModel, CannotLoad: see `bench`.
     """
-    with scratch() as folder:
+    with scratch() as folder, runner_at(session.target.runner) as runner:
         earlier, files = _baseline(session, folder)
         examined = [task for task, wanted in (("profile", session.profile), ("placement", session.placement)) if wanted]
-        told: dict[str, Any] = {"examined": examined, "watch": watch, "baselines": files}
+        told: dict[str, Any] = {"examined": examined, "watch": watch, "baselines": files, "runner": runner}
         told["twice"] = bool(files) or session.saved is not None
         if isinstance(session.subject, RunFolder):
             record = bench_run(session.subject, session.target, teacher=session.teacher, **told)

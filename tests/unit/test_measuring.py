@@ -158,3 +158,28 @@ def test_a_gate_on_what_changed(bench, call: Call, here: Path, make_classifier) 
     assert "was another" in unsure.err
     assert call(*times, "--strict").code == 1
     assert call("gate", "m.onnx", "--baseline", "none.json", "--max-size-increase", "1%").code == 2
+
+
+def test_the_doctor_tells_of_the_machine_and_of_every_target(call: Call, here: Path) -> None:
+    from edgekd import shipped
+
+    (here / "moon.toml").write_text(QUICK + '[runtime]\nprovider = "MoonExecutionProvider"\n')
+    shown = call("doctor", "--target", "cpu", "--target", "moon.toml")
+    assert shown.code == 0
+    assert "CPUExecutionProvider" in shown.out
+    assert "no: MoonExecutionProvider is not in this onnxruntime" in shown.out
+    found = json.loads(call("doctor", "--json").out)
+    assert set(found["targets"]) == set(shipped.names("targets"))
+    assert found["targets"]["cpu"] == {
+        **{"runner": "local", "provider": "CPUExecutionProvider", "measurable": True, "why": ""}
+    }
+    assert {"cpu", "isa", "cores", "governor", "onnxruntime"} <= set(found["environment"])
+    assert call("doctor", "--target", "none").code == 2
+
+
+def test_the_schema_that_is_published_is_that_of_what_bench_writes(bench, call: Call) -> None:
+    jsonschema = pytest.importorskip("jsonschema")
+    published = json.loads(call("schema", "bench").out)
+    jsonschema.Draft202012Validator.check_schema(published)
+    jsonschema.validate(json.loads(bench("--json", "--profile").out), published)
+    assert call("schema", "dream").code == 2
