@@ -111,7 +111,12 @@ def _told(record: dict[str, Any]) -> None:
 
 
 def gate(
-    subject: Subject = None,
+    subjects: Annotated[
+        list[Path] | None,
+        typer.Argument(
+            metavar="[RUN|MODEL.onnx]...", help="Run folder or models; the latest run if left out.", show_default=False
+        ),
+    ] = None,
     budget: Annotated[Path | None, typer.Option(help="TOML file with a [budget] table; flags win.")] = None,
     model: Annotated[
         Literal["student", "student.int8"] | None, typer.Option(help="Which of the run's; INT8 if there is one.")
@@ -148,13 +153,17 @@ def gate(
     from edgekd import gate as gating
 
     limits = gating.read_budget(budget, limited)
-    checked = as_model(subject) or opened(subject)
     earlier = baselines.find(baseline) if baseline else None
-    held = gating.check(checked, limits, model, bench=bench_record, earlier=earlier, earlier_name=baseline or "")
+    known: dict[str, Any] = {"bench": bench_record, "earlier": earlier, "earlier_name": baseline or ""}
+    held = [
+        verdict
+        for subject in (*(subjects or ()),) or (None,)
+        for verdict in gating.check(as_model(subject) or opened(subject), limits, model, **known)
+    ]
     for verdict in held:
         if verdict.note:
             terminal.note(f"warning: {verdict.note}")
-    report = of_verdicts(held, strict)
+    report = of_verdicts(held, strict, several=len(subjects or []) > 1)
     shown(report, output, json)
     if not report.record["ok"]:
         raise typer.Exit(1)

@@ -36,11 +36,11 @@ def shown(report: Report, chosen: Format | None, as_json: bool) -> None:
 # -------------------------------------------------------------------------------------------------------------- gate
 
 
-def of_verdicts(held: Sequence[Verdict], strict: bool) -> Report:
-    """The report of a gate. Under `strict`, what cannot be decided counts as broken."""
+def of_verdicts(held: Sequence[Verdict], strict: bool, *, several: bool = False) -> Report:
+    """The report of a gate. Under `strict`, what cannot be decided counts as broken; several models are named."""
     from edgekd.gate import HEADERS
 
-    cases = [_case(verdict, strict) for verdict in held]
+    cases = [_case(verdict, strict, several) for verdict in held]
     broken = [case.name for case in cases if case.outcome == "broken"]
     open_ones = [case.name for case in cases if case.outcome == "inconclusive"]
     told = f"; inconclusive, {', '.join(open_ones)}" if open_ones else ""
@@ -56,11 +56,11 @@ def _limited(held: Sequence[Verdict]) -> list[Figure]:
     return [Figure(one.metric, one.unit, one.actual, "", f"limit {one.limit:g}") for one in kept]
 
 
-def _case(verdict: Verdict, strict: bool) -> Case:
+def _case(verdict: Verdict, strict: bool, several: bool) -> Case:
     name, limit, actual, _, where = verdict.row()
     outcome: Outcome = "broken" if strict and verdict.outcome == "inconclusive" else verdict.outcome
     note = f"; {verdict.note}" if verdict.note else ""
-    return Case(name, outcome, f"{actual}, limit {limit}, from {where}{note}")
+    return Case(f"{name} of {where}" if several else name, outcome, f"{actual}, limit {limit}, from {where}{note}")
 
 
 # ------------------------------------------------------------------------------------------------------------- bench
