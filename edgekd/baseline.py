@@ -121,9 +121,10 @@ def require_same_task(now: Entry, then: Entry, where: object) -> None:
 def differences(now: Mapping[str, Any], then: Mapping[str, Any]) -> list[str]:
     """What of machine and session differs between two records, so that their times are not comparable."""
     pairs = [(key, now["environment"].get(key), then["environment"].get(key)) for key in MACHINE]
+    simulated = ["times are a simulator's"] if now.get("simulated") or then.get("simulated") else []
     runtimes = [record["target"].get("runtime", {}) for record in (now, then)]
     pairs += [(key, runtimes[0].get(key), runtimes[1].get(key)) for key in RUNTIME]
-    return [f"{key} is {new}, was {old}" for key, new, old in pairs if new != old]
+    return simulated + [f"{key} is {new}, was {old}" for key, new, old in pairs if new != old]
 
 
 # ------------------------------------------------------------------------------------------------------ what changed

@@ -106,6 +106,7 @@ class BenchRecord(_Facts):
     target: dict[str, Any]
     environment: Environment
     protocol: dict[str, Any]
+    simulated: bool = Field(default=False, description="times are a simulator's, and say nothing about the device")
     not_measured: str | None = None
     models: dict[str, Model]
     ratios: dict[str, dict[str, float | None]] = {}

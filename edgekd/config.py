@@ -257,11 +257,14 @@ class Place(Record):
     python: str = Field(default="python3", description="the interpreter over there, which needs onnxruntime")
     folder: str = Field(default="", description="ssh, adb: where to put files; qemu: the system's root")
     timeout: float | None = Field(default=None, gt=0, description="seconds for one process; what the protocol needs")
+    simulated: bool = Field(default=False, description="its times are the host's, and say nothing about the device")
 
     @model_validator(mode="after")
     def _somewhere(self) -> Place:
         if self.kind == "ssh" and (not self.host or self.host.startswith("-")):
             raise ValueError("ssh needs a host, such as user@raspberrypi")
+        if self.kind == "qemu" and not self.simulated:
+            raise ValueError("an emulator's times are no device's: set simulated = true")
         return self
 
 

@@ -2,9 +2,9 @@
 
     python benchmarks/bench/comparisons.py [TRIALS]
 
-Each trial measures in turn, as `edgekd bench` does, a chain of twenty equal convolutions three times (baseline, again for
-the noise floor, and once more as if it were new) and chains of 21 and 22. `elsewhen` compares with the baseline that the
-trial before recorded, as a baseline kept in a file would be.
+Each trial measures in turn, as `edgekd bench` does, a chain of twenty equal convolutions three times (baseline, again
+for the noise floor, and once more as if it were new) and chains of 21 and 22. `elsewhen` compares with the baseline
+that the trial before recorded, as a baseline kept in a file would be.
 """
 
 from __future__ import annotations

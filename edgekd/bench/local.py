@@ -35,6 +35,8 @@ LOAD_SECONDS = 120.0
 WAITING = {"session.intra_op.allow_spinning": "0", "session.inter_op.allow_spinning": "0"}
 """Threads that wait without burning a core, as on a phone (ONNX Runtime docs, "Thread management")."""
 
+CPU = "CPUExecutionProvider"
+
 Task = Literal["measure", "placement", "profile", "answer"]
 Answer = Mapping[str, Any]
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections import Counter
 from collections.abc import Sequence
 from typing import Any
@@ -9,13 +10,13 @@ from typing import Any
 from onnx import ModelProto
 
 from edgekd import onnx_file
-from edgekd.bench.local import Request
+from edgekd.bench.local import CPU, Request
 
 SHOWN = 20
 """So many of the nodes that fell back are named; the rest are counted."""
 
-CPU = "CPUExecutionProvider"
-"""Here every node stands for itself, so that there are no partitions to count."""
+_TOKEN = re.compile(r"_token_\d+$")
+"""What ONNX Runtime appends to the name of a node that it moved to another layout."""
 
 Part = tuple[str, Sequence[tuple[str, str]]]
 """A provider, and the nodes of one partition of the graph: name and operator."""
@@ -38,7 +39,7 @@ def placed(parts: Sequence[Part], model: ModelProto, request: Request) -> dict[s
     macs: Counter[str] = Counter()
     for provider, members in parts:
         nodes[provider] += len(members)
-        macs[provider] += sum(work.get(name, 0) for name, _ in members)
+        macs[provider] += sum(work.get(name, 0) or work.get(_TOKEN.sub("", name), 0) for name, _ in members)
     found, whole = sum(macs.values()), sum(work.values())
     strays = [{"node": n, "operator": o, "provider": p} for p, members in parts if p != wanted for n, o in members]
     total = sum(nodes.values())
@@ -49,6 +50,7 @@ def placed(parts: Sequence[Part], model: ModelProto, request: Request) -> dict[s
                 provider: {
                     "nodes": count / total,
                     "macs": macs[provider] / found if found and found == whole else None,
+                    # of the CPU's every node stands for itself
                     "partitions": None if provider == CPU else sum(1 for one, _ in parts if one == provider),
                 }
                 for provider, count in nodes.most_common()

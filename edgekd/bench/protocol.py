@@ -14,7 +14,7 @@ from edgekd.bench import local, record
 from edgekd.bench.child import fingerprint
 from edgekd.bench.inputs import describe
 from edgekd.bench.local import Measurement, Request, Runner, measure
-from edgekd.config import Target
+from edgekd.config import Runtime, Target
 from edgekd.errors import BadSetting, NotMeasurable
 from edgekd.onnx_file import load
 from edgekd.run_folder import HeldOut
@@ -115,6 +115,8 @@ def bench(
         for label in models:
             request = replace(requests["now", label], task=task)
             found["models"][label] |= record.examined(task, runner(request), loaded[models[label]], request)
+            if task == "placement" and not (runner is local.ask and target.runtime.provider == local.CPU):
+                found["models"][label]["difference"] = _difference(request, runner)
     return found
 
 
@@ -131,6 +133,12 @@ def _measured(
     except NotMeasurable as error:
         return str(error), {}
     return None, measured
+
+
+def _difference(request: Request, runner: Runner) -> dict[str, Any]:
+    """Between what the target answers to one random input, and what this machine's own kernels do."""
+    asked = replace(request, task="answer")
+    return record.difference(runner(asked), local.ask(replace(asked, runtime=Runtime())))
 
 
 def _entry(

@@ -1,6 +1,7 @@
 """The record `edgekd.bench/1`: what was measured, of which files, on which machine.
 
 schema, tool, measured (ISO UTC), target, environment
+simulated      true where times are those of a simulator or emulator, and say nothing about the device
 not_measured   null, or why nothing could be run: then times and memory are null
 protocol   order, cap_seconds, agreement_images, and the target's own numbers
 models     per label:
@@ -12,6 +13,8 @@ models     per label:
     accuracy     from the evaluation of this very file, where there is one
     fallback     share of nodes that another provider than the target's runs, or null where nobody looked
     placement    provider to {nodes, macs}, and the nodes that fell back; only where it was asked for
+    difference   from what ONNX Runtime's CPU kernels answer here to one random input: largest absolute, and relative to
+                 the largest answer; only where a placement was asked for
     operators    per operator {operator, nodes, us, share} and the nodes themselves; only where it was asked for
     processes    per process: load_ms, first_run_ms, warmup_runs, stable, peak_bytes
     samples_us   per process, thinned to at most 1000, rounded to 0.1 µs
@@ -137,6 +140,7 @@ def assemble(
         "measured": datetime.now(UTC).isoformat(timespec="seconds"),
         "target": target.model_dump(mode="json", by_alias=True),
         "environment": environment,
+        "simulated": target.runner.simulated,
         "not_measured": not_measured,
         "protocol": {
             "order": "interleaved",
@@ -172,3 +176,11 @@ def examined(task: Task, answer: Answer, model: ModelProto, request: Request) ->
     if task == "placement":
         return placed(answer["parts"], model, request)
     return {"operators": by_operator(answer["nodes"])}
+
+
+def difference(found: Answer, reference: Answer) -> dict[str, Any]:
+    """How far apart two answers to one input are, over all outputs."""
+    pairs = [(np.array(a), np.array(b)) for a, b in zip(found["outputs"], reference["outputs"], strict=True)]
+    largest = max((float(np.abs(a - b).max(initial=0)) for a, b in pairs), default=0.0)
+    scale = max((float(np.abs(b).max(initial=0)) for _, b in pairs), default=0.0)
+    return {"absolute": largest, "relative": largest / scale if scale else None}

@@ -22,6 +22,8 @@ def rows(record: dict[str, Any]) -> list[list[str]]:
     """
     entries = [entry | {"ratios": _to_teacher(record, label)} for label, entry in record["models"].items()]
     found = [[name, *(write(entry) for entry in entries)] for name, write in _METRICS.items()]
+    if record.get("simulated"):
+        found = [[f"{name}, simulated" if name in TIMES else name, *cells] for name, *cells in found]
     return [row for row in found if set(row[1:]) != {"-"}]
 
 
@@ -47,6 +49,9 @@ def _p50(entry: Entry) -> str:
     return f"{units.digits(latency['p50'])}{interval} ms"
 
 
+TIMES = ("p50 [95 %]", "p90", "p95", "p99", "load", "first run", "p50 / teacher")
+"""What is no device's where a simulator ran."""
+
 _METRICS: dict[str, Callable[[Entry], str]] = {
     "size": lambda e: units.write_size(e["bytes"]),
     "size, gzip": lambda e: units.write_size(e["gzip_bytes"]),
@@ -61,6 +66,7 @@ _METRICS: dict[str, Callable[[Entry], str]] = {
     "peak memory": lambda e: _within(units.write_size, e["memory_bytes"], "peak"),
     "of it, for the model": lambda e: _within(units.write_size, e["memory_bytes"], "added"),
     "fell back, nodes": lambda e: _known(units.write_share, e.get("fallback")),
+    "difference from the CPU": lambda e: _within(units.digits, e.get("difference"), "absolute"),
     "agreement": lambda e: _known(units.write_share, e["agreement"]),
     "size / teacher": lambda e: _known(units.write_ratio, e["ratios"].get("bytes")),
     "parameters / teacher": lambda e: _known(units.write_ratio, e["ratios"].get("parameters")),

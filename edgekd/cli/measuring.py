@@ -99,6 +99,8 @@ def _told(record: dict[str, Any]) -> None:
     """What people should know before they read the table."""
     if record["not_measured"]:
         terminal.note(f"not measured: {record['not_measured']}")
+    if record["simulated"]:
+        terminal.note("a simulator ran: placement and answers are the device's, times are not")
     for label, entry in record["models"].items():
         restless = [one for one in entry["processes"] if not one["stable"]]
         if restless:

@@ -75,6 +75,9 @@ class Evidence:
         Raises:
             BadRun: it was not measured.
         """
+        if keys[0] in ("latency_ms", "load_ms") and self.bench_record.get("simulated"):
+            what = f"its {keys[0]} is a simulator's, and says nothing about the device"
+            raise BadRun(what, where=self.bench_file, hint="drop the limits on times, or measure on the device")
         return number(self.measured, self.bench_file, *keys)
 
     def of_teacher(self, *keys: str) -> float:

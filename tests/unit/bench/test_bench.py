@@ -4,6 +4,7 @@ import json
 import re
 import subprocess
 import sys
+from dataclasses import replace
 
 import numpy as np
 import onnx
@@ -11,11 +12,15 @@ import pytest
 from onnx import TensorProto
 
 from edgekd import inference, onnx_file
-from edgekd.bench import SCHEMA, bench, headers, profile_headers, profile_rows, rows
+from edgekd.baseline import compare
+from edgekd.bench import SCHEMA, bench, headers, local, profile_headers, profile_rows, rows
+from edgekd.bench.local import Request
+from edgekd.bench.placement import placed
 from edgekd.bench_record import BenchRecord, json_schema
-from edgekd.config import Protocol, Runtime, Target, load_target
-from edgekd.errors import BadData, BadModel, BadSetting, NotMeasurable
-from edgekd.run_folder import HeldOut
+from edgekd.config import Place, Protocol, Runtime, Target, load_target
+from edgekd.errors import BadData, BadModel, BadRun, BadSetting, NotMeasurable
+from edgekd.gate import check, read_budget
+from edgekd.run_folder import HeldOut, write_json
 from edgekd.timing import LEAST_FLOOR
 
 
@@ -253,6 +258,8 @@ def test_nodes_that_fell_back_are_counted_and_named(make_classifier):
     ]
 
     def runner(request):
+        if request.task == "answer":
+            return local.ask(replace(request, runtime=Runtime()))
         return {"parts": parts} if request.task == "placement" else Fake()(request)
 
     entry = bench({"m": path}, target(1, provider="NPU"), examined=["placement"], runner=runner)["models"]["m"]
@@ -263,6 +270,7 @@ def test_nodes_that_fell_back_are_counted_and_named(make_classifier):
         "CPUExecutionProvider": {"nodes": 0.5, "macs": gemm / (conv + gemm), "partitions": None},
     }
     assert [one["node"] for one in entry["placement"]["fell_back"]] == ["Gemm", "x"]
+    assert entry["difference"] == {"absolute": 0, "relative": 0}
 
 
 def test_the_record_keeps_to_its_schema(trio):
@@ -274,3 +282,43 @@ def test_the_record_keeps_to_its_schema(trio):
     del record["models"]["student"]["sha256"]
     with pytest.raises(jsonschema.ValidationError, match="sha256"):
         jsonschema.validate(record, schema)
+
+
+def test_a_simulators_times_are_marked_and_gate_nothing(trio, tmp_path):
+    simulated = target(2).model_copy(update={"runner": Place(simulated=True)})
+    record = bench({"student": trio["student"]}, simulated, runner=Fake(), examined=[])
+    assert record["simulated"] is True
+    assert "p50 [95 %], simulated" in {row[0] for row in rows(record)}
+    write_json(tmp_path / "b.json", record)
+    with pytest.raises(BadRun, match="is a simulator's"):
+        check(trio["student"], read_budget(flags={"max_p50": "9 s"}), bench=tmp_path / "b.json")
+    compared = compare(record, record, "b.json")
+    assert compared["models"]["student"]["p50"]["verdict"] == "inconclusive"
+    assert check(trio["student"], read_budget(flags={"max_size": "1 MB"}), bench=tmp_path / "b.json")[0].ok
+
+
+def test_what_another_provider_answers_is_held_to_the_cpu(trio):
+    def runner(request):
+        if request.task == "placement":
+            return {"parts": [["NPU", [["conv_token_3", "Conv"]]]]}
+        if request.task == "answer":
+            return {
+                "outputs": [[value + 0.5 for value in local.ask(replace(request, runtime=Runtime()))["outputs"][0]]]
+            }
+        return Fake()(request)
+
+    entry = bench({"m": trio["student"]}, target(1, provider="NPU"), examined=["placement"], runner=runner)["models"][
+        "m"
+    ]
+    assert entry["difference"]["absolute"] == pytest.approx(0.5)
+    assert entry["difference"]["relative"] > 0
+
+
+def test_a_node_that_was_moved_to_another_layout_keeps_its_work(make_classifier, tmp_path):
+    model = onnx_file.load(make_classifier())
+    for node in model.graph.node:
+        node.name = node.op_type
+    onnx.save(model, tmp_path / "named.onnx")
+    asked = Request(tmp_path / "named.onnx", [], Runtime(provider="NPU"), Protocol())
+    placed_ = placed([["NPU", [["Conv_token_12", "Conv"], ["Gemm", "Gemm"]]]], model, asked)
+    assert placed_["placement"]["providers"]["NPU"]["macs"] == 1

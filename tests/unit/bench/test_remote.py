@@ -161,7 +161,7 @@ def test_a_machine_that_is_not_there(make_classifier):
     [
         (Place(kind="ssh", host="a@b"), "ssh is not installed; install an SSH client"),
         (Place(kind="adb"), "adb is not installed; install the Android platform tools"),
-        (Place(kind="qemu"), "qemu-aarch64 is not installed; install it: apt install qemu-user"),
+        (Place(kind="qemu", simulated=True), "qemu-aarch64 is not installed; install it: apt install qemu-user"),
     ],
 )
 def test_a_missing_program_is_named(monkeypatch, make_classifier, place, said):
