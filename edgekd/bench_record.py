@@ -73,7 +73,7 @@ class Process(_Facts):
     first_run_ms: _Amount
     warmup_runs: _Count
     stable: bool = Field(description="the medians of the warm-up's last two blocks agreed")
-    peak_bytes: _Count
+    peak_bytes: _Count | None
 
 
 class Model(_Facts):

@@ -250,12 +250,12 @@ class Protocol(Record):
 class Place(Record):
     """Where a target's measurements are made."""
 
-    kind: Literal["local", "ssh", "adb", "qemu"] = "local"
-    host: str = Field(default="", description="ssh: user@host; adb: the serial number; qemu: the emulator's program")
+    kind: Literal["local", "ssh", "adb", "qemu", "web"] = "local"
+    host: str = Field(default="", description="ssh: user@host; adb: the serial number; qemu, web: the program")
     port: int | None = Field(default=None, ge=1, le=65535, description="of ssh")
-    options: tuple[str, ...] = Field(default=(), description="further words for ssh, adb or the emulator")
+    options: tuple[str, ...] = Field(default=(), description="further words for the program")
     python: str = Field(default="python3", description="the interpreter over there, which needs onnxruntime")
-    folder: str = Field(default="", description="ssh, adb: where to put files; qemu: the system's root")
+    folder: str = Field(default="", description="ssh, adb: for files; qemu: the system's root; web: onnxruntime-web")
     timeout: float | None = Field(default=None, gt=0, description="seconds for one process; what the protocol needs")
     simulated: bool = Field(default=False, description="its times are the host's, and say nothing about the device")
 

@@ -77,14 +77,14 @@ Raises `CannotLoad` when the model cannot be loaded or run there, `NotMeasurable
 
 @dataclass(frozen=True)
 class Measurement:
-    """What one child found. Times in ns, memory in bytes."""
+    """What one child found. Times in ns, memory in bytes, or None where that is not told."""
 
     load_ns: int
     first_ns: int
     warmup_runs: int
     samples_ns: Samples
-    baseline_bytes: int
-    peak_bytes: int
+    baseline_bytes: int | None
+    peak_bytes: int | None
     stable: bool = True
     environment: dict[str, Any] = field(default_factory=dict)
 
@@ -159,7 +159,7 @@ def _ran(
         try:
             told, complained = process.communicate(stdin, timeout)
         except BaseException as error:
-            _end(process)
+            end(process)
             if isinstance(error, subprocess.TimeoutExpired):
                 what = f"no answer within {timeout:g} s, the process was killed"
                 raise CannotLoad(what, where=model) from error
@@ -167,8 +167,8 @@ def _ran(
     return subprocess.CompletedProcess(command, process.returncode, told, complained)
 
 
-def _end(process: subprocess.Popen[bytes]) -> None:
-    """Kill a child with its own children, and reap it."""
+def end(process: subprocess.Popen[bytes]) -> None:
+    """Kill a process that `start_new_session` began, with its own children, and reap it."""
     if hasattr(os, "killpg"):
         with suppress(ProcessLookupError):
             os.killpg(process.pid, signal.SIGKILL)

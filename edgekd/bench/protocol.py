@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -111,13 +112,21 @@ def bench(
         (earlier or found)["noise"] = noise
     if earlier is not None:
         found["baseline"] = earlier
-    for task in examined if not reason else ():
-        for label in models:
-            request = replace(requests["now", label], task=task)
-            found["models"][label] |= record.examined(task, runner(request), loaded[models[label]], request)
-            if task == "placement" and not (runner is local.ask and target.runtime.provider == local.CPU):
-                found["models"][label]["difference"] = _difference(request, runner)
+    if not reason:
+        for label, path in models.items():
+            found["models"][label] |= _examined(loaded[path], requests["now", label], examined, runner)
     return found
+
+
+def _examined(model: ModelProto, request: Request, tasks: Sequence[local.Task], runner: Runner) -> dict[str, Any]:
+    """What else was asked for of one model; what a runner cannot tell is left out."""
+    told: dict[str, Any] = {}
+    for task in tasks:
+        asked = replace(request, task=task)
+        with suppress(NotMeasurable):
+            told |= record.examined(task, runner(asked), model, asked)
+    elsewhere = runner is not local.ask or request.runtime.provider != local.CPU
+    return told | ({"difference": _difference(request, runner)} if "placement" in tasks and elsewhere else {})
 
 
 def _measured(

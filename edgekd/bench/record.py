@@ -70,13 +70,20 @@ def times_and_memory(found: Sequence[Measurement]) -> dict[str, Any]:
         "latency_ms": _latency([m.samples_ns for m in found]),
         "load_ms": _ms(median(m.load_ns for m in found)),
         "first_run_ms": _ms(median(m.first_ns for m in found)),
-        "memory_bytes": {
-            "peak": max(m.peak_bytes for m in found),
-            "added": max(m.peak_bytes - m.baseline_bytes for m in found),
-            "baseline": max(m.baseline_bytes for m in found),
-        },
+        "memory_bytes": _memory([(m.peak_bytes, m.baseline_bytes) for m in found]),
         "processes": [_process(m) for m in found],
         "samples_us": [[round(ns / 1000, 1) for ns in thinned(m.samples_ns, KEPT_SAMPLES).tolist()] for m in found],
+    }
+
+
+def _memory(found: Sequence[tuple[int | None, int | None]]) -> dict[str, int] | None:
+    known = [(peak, before) for peak, before in found if peak is not None and before is not None]
+    if not known:
+        return None
+    return {
+        "peak": max(peak for peak, _ in known),
+        "added": max(peak - before for peak, before in known),
+        "baseline": max(before for _, before in known),
     }
 
 

@@ -8,7 +8,7 @@ from contextlib import AbstractContextManager, ExitStack, contextmanager
 from functools import partial
 from pathlib import Path
 
-from edgekd.bench import local, remote
+from edgekd.bench import local, remote, web
 from edgekd.bench.local import CHILD_FILE, Answer, Request, Runner
 from edgekd.config import Place
 from edgekd.errors import NotMeasurable
@@ -37,6 +37,7 @@ _PLACES: dict[str, Callable[[Place], AbstractContextManager[Runner]]] = {
     "ssh": remote.connected,
     "adb": remote.connected,
     "qemu": _emulated,
+    "web": web.browser,
 }
 
 

@@ -182,5 +182,6 @@ def _figures(record: Mapping[str, Any]) -> list[Figure]:
             half = f"± {(ends[1] - ends[0]) / 2:.4g}" if ends else ""
             found.append(Figure(f"{label} p50", "ms", latency["p50"], half, host))
             found.append(Figure(f"{label} load", "ms", entry["load_ms"], "", host))
-            found.append(Figure(f"{label} peak memory", "B", entry["memory_bytes"]["peak"], "", host))
+            if memory := entry["memory_bytes"]:
+                found.append(Figure(f"{label} peak memory", "B", memory["peak"], "", host))
     return found
