@@ -106,5 +106,5 @@ def test_a_wheel_with_a_simulated_npu_says_which_nodes_it_takes(make_classifier)
     if record["not_measured"]:
         pytest.skip(record["not_measured"])
     entry = record["models"]["m"]
-    assert entry["placement"]["providers"]["QNNExecutionProvider"]["macs"] == 1
+    assert entry["placement"]["providers"]["QNNExecutionProvider"]["nodes"] > 0.5
     assert entry["difference"]["relative"] < 0.05
