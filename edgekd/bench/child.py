@@ -7,7 +7,7 @@ model's and the runtime's, and so that it can be copied alone to another machine
 decisions: `edgekd.bench.local` says what to do, and explains failures.
 
 Tasks: `measure` times; `placement` tells which provider took which node; `profile` how long each operator takes;
-`answer` what the model says to one input, to compare it with another machine's.
+`answer` what the model says to one input, to compare it with another machine's; `repeat` runs it and times nothing.
 """
 
 from __future__ import annotations
@@ -328,7 +328,15 @@ def answer(request: dict[str, Any]) -> dict[str, Any]:
     return {"outputs": [np.asarray(value, np.float64).ravel().tolist() for value in found]}
 
 
-TASKS = {"measure": measure, "placement": placement, "profile": profile, "answer": answer}
+def repeat(request: dict[str, Any]) -> dict[str, Any]:
+    """Run the model so many times, for somebody else to count what that takes."""
+    session, feed = open_session(request, options_of(request)), feed_of(request)
+    for _ in range(request["runs"]):
+        session.run(None, feed)
+    return {"runs": request["runs"]}
+
+
+TASKS = {"measure": measure, "placement": placement, "profile": profile, "answer": answer, "repeat": repeat}
 
 
 def first_line(error: BaseException) -> str:

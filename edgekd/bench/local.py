@@ -37,7 +37,7 @@ WAITING = {"session.intra_op.allow_spinning": "0", "session.inter_op.allow_spinn
 
 CPU = "CPUExecutionProvider"
 
-Task = Literal["measure", "placement", "profile", "answer"]
+Task = Literal["measure", "placement", "profile", "answer", "repeat", "instructions"]
 Answer = Mapping[str, Any]
 
 

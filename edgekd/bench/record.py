@@ -15,6 +15,7 @@ models     per label:
     placement    provider to {nodes, macs}, and the nodes that fell back; only where it was asked for
     difference   from what ONNX Runtime's CPU kernels answer here to one random input: largest absolute, and relative to
                  the largest answer; only where a placement was asked for
+    instructions of one inference, and the share of it that is uncertain; only under an emulator, and asked for
     operators    per operator {operator, nodes, us, share} and the nodes themselves; only where it was asked for
     processes    per process: load_ms, first_run_ms, warmup_runs, stable, peak_bytes
     samples_us   per process, thinned to at most 1000, rounded to 0.1 µs
@@ -182,6 +183,8 @@ def examined(task: Task, answer: Answer, model: ModelProto, request: Request) ->
     """What a look at one file adds to its entry: by which provider its nodes run, or where its time goes."""
     if task == "placement":
         return placed(answer["parts"], model, request)
+    if task == "instructions":
+        return {"instructions": answer["instructions"], "instructions_uncertain": answer["uncertain"]}
     return {"operators": by_operator(answer["nodes"])}
 
 

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from edgekd import baseline
+from edgekd.bench.local import Task
 from edgekd.bench.of_run import bench_run
 from edgekd.bench.protocol import Watch, bench
 from edgekd.bench.where import runner_at
@@ -58,7 +59,9 @@ def measured(session: Session, watch: Watch) -> dict[str, Any]:
     """
     with scratch() as folder, runner_at(session.target.runner) as runner:
         earlier, files = _baseline(session, folder)
-        examined = [task for task, wanted in (("profile", session.profile), ("placement", session.placement)) if wanted]
+        counted = session.placement and session.target.runner.kind == "qemu"
+        wishes: dict[Task, bool] = {"profile": session.profile, "placement": session.placement, "instructions": counted}
+        examined = [task for task, wanted in wishes.items() if wanted]
         told: dict[str, Any] = {"examined": examined, "watch": watch, "baselines": files, "runner": runner}
         told["twice"] = bool(files) or session.saved is not None
         if isinstance(session.subject, RunFolder):

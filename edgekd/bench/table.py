@@ -65,6 +65,7 @@ _METRICS: dict[str, Callable[[Entry], str]] = {
     "first run": lambda e: _known(units.write_time, e["first_run_ms"]),
     "peak memory": lambda e: _within(units.write_size, e["memory_bytes"], "peak"),
     "of it, for the model": lambda e: _within(units.write_size, e["memory_bytes"], "added"),
+    "instructions": lambda e: _known(units.write_count, e.get("instructions")),
     "fell back, nodes": lambda e: _known(units.write_share, e.get("fallback")),
     "difference from the CPU": lambda e: _within(units.digits, e.get("difference"), "absolute"),
     "agreement": lambda e: _known(units.write_share, e["agreement"]),

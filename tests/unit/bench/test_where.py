@@ -47,7 +47,8 @@ def bench_at(place, path, **runtime):
     short = {"processes": 1, "warmup_runs": 1, "warmup_seconds": 0, "runs": 10, "seconds": 0.01}
     target = Target(schema=1, name="there", title="There", bench=short, runner=place, runtime=runtime)
     with runner_at(place) as runner:
-        return bench({"m": path}, target, examined=["placement"], runner=runner)
+        examined = ["placement", "instructions"] if place.kind == "qemu" else ["placement"]
+        return bench({"m": path}, target, examined=examined, runner=runner)
 
 
 @pytest.fixture
@@ -88,6 +89,25 @@ def test_a_plug_in_whose_library_does_not_fit(plugin, monkeypatch):
         child.devices_of(ASKED)
 
 
+def test_instructions_are_those_of_the_inferences_that_a_long_process_makes_more(tmp_path, monkeypatch):
+    from edgekd.bench import emulated
+    from edgekd.bench.local import Request
+    from edgekd.config import Protocol, Runtime
+
+    starts = iter([1000, 1200, 1100] * 2)
+
+    def ask(request, command, timeout):
+        log = Path(command[command.index("-D") + 1])
+        log.write_text(f"instructions {next(starts) + 50 * request.protocol.runs}\n")
+        return {"runs": request.protocol.runs}
+
+    monkeypatch.setattr(emulated.local, "ask", ask)
+    monkeypatch.setattr(emulated, "_compiled", lambda folder: folder / "count.so")
+    asked = Request(tmp_path / "m.onnx", [], Runtime(), Protocol(), task="instructions")
+    found = emulated._asked(["qemu"], ["python", "child.py"], Place(kind="qemu", simulated=True), asked)
+    assert found == {"instructions": 50, "uncertain": pytest.approx(200 / 200 / 50)}
+
+
 @pytest.mark.slow
 def test_arm64_emulated_answers_as_this_machine_does(make_classifier):
     folder = os.environ.get("EDGEKD_TEST_ARM64", "")
@@ -97,6 +117,9 @@ def test_arm64_emulated_answers_as_this_machine_does(make_classifier):
         pytest.skip(record["not_measured"])
     assert record["environment"]["machine"] == "aarch64"
     assert record["models"]["m"]["difference"]["relative"] < 1e-5
+    assert (
+        record["models"]["m"]["instructions"] > record["models"]["m"]["macs"] / 16
+    )  # a vector instruction does 4 to 16
 
 
 @pytest.mark.slow
