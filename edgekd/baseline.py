@@ -14,7 +14,6 @@ from typing import Any
 import numpy as np
 from pydantic import ValidationError
 
-from edgekd.bench_record import SCHEMA, BenchRecord
 from edgekd.errors import BadRun, BadSetting
 from edgekd.timing import LEAST_FLOOR, TIMES, Change, Samples, change
 
@@ -35,6 +34,8 @@ def read(text: str | bytes, where: object) -> dict[str, Any]:
     Raises:
         BadRun: no JSON, of another schema, or something is missing.
     """
+    from edgekd.bench_record import SCHEMA, BenchRecord  # noqa: PLC0415 - slow to build, and most budgets need none
+
     again = "write it again: edgekd bench … --save-baseline FILE"
     try:
         record = json.loads(text)

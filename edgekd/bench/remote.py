@@ -110,8 +110,8 @@ def connected(place: Place) -> Iterator[Shell]:
     if shutil.which(command[0]) is None:
         raise NotMeasurable(f"{command[0]} is not installed; {hint}")
     shell = Shell(place, command)
-    base = place.folder or ("/data/local/tmp" if place.kind == "adb" else "${TMPDIR:-/tmp}")
-    where = base if base.startswith("$") else quote(base)
+    usual = "/data/local/tmp" if place.kind == "adb" else "${TMPDIR:-/tmp}"
+    where = quote(place.folder) if place.folder else usual
     shell.folder = shell.say(f"umask 077 && mktemp -d {where}/edgekd.XXXXXX")
     try:
         yield shell

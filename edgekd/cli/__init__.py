@@ -1,8 +1,8 @@
 """The command line: parse, call one library function, print. Nothing else in edgekd prints or exits.
 
-Exit codes: 0 done, 1 a budget is broken, 2 what was handed in cannot be used, 3 this machine cannot load or measure it,
-4 it failed while running, 130 interrupted. Heavy modules
-are imported inside the commands, which are in the files beside this one, so that `--help` is quick.
+Exit codes: 0 done, 1 a budget is broken or a model regressed, 2 what was handed in cannot be used, 3 this machine
+cannot load or measure it, 4 it failed while running, 130 interrupted. Heavy modules are imported inside the commands,
+which are in the files beside this one, so that `--help` is quick.
 """
 
 from __future__ import annotations
