@@ -211,6 +211,9 @@ class Runtime(Record):
     intra_op_threads: int = Field(default=1, ge=1)
     inter_op_threads: int = Field(default=1, ge=1)
     session_config: dict[str, str] = {}
+    plugin: str = Field(default="", description="module of a plug-in wheel that registers the provider")
+    device: Literal["", "cpu", "gpu", "npu"] = Field(default="", description="which of the plug-in's devices; any")
+    wheel: str = Field(default="", description="what to install where the provider is missing")
 
 
 class Quantization(Record):
@@ -232,13 +235,37 @@ class ModelLimits(Record):
 
 
 class Protocol(Record):
-    """How long to measure."""
+    """How to measure, and how long."""
 
     processes: int = Field(default=5, ge=1)
     warmup_runs: int = Field(default=10, ge=1)
     warmup_seconds: float = Field(default=0.3, ge=0)
+    stable: float = Field(default=0.02, gt=0, le=1, description="warm until block medians differ by no larger share")
     runs: int = Field(default=100, ge=10)
     seconds: float = Field(default=1.0, gt=0)
+    affinity: tuple[int, ...] = Field(default=(), description="cores to stay on; any")
+    io_binding: bool = Field(default=True, description="inputs and outputs lie in memory allocated before")
+
+
+class Place(Record):
+    """Where a target's measurements are made."""
+
+    kind: Literal["local", "ssh", "adb", "qemu", "web"] = "local"
+    host: str = Field(default="", description="ssh: user@host; adb: the serial number; qemu, web: the program")
+    port: int | None = Field(default=None, ge=1, le=65535, description="of ssh")
+    options: tuple[str, ...] = Field(default=(), description="further words for the program")
+    python: str = Field(default="python3", description="the interpreter over there, which needs onnxruntime")
+    folder: str = Field(default="", description="ssh, adb: for files; qemu: the system's root; web: onnxruntime-web")
+    timeout: float | None = Field(default=None, gt=0, description="seconds for one process; what the protocol needs")
+    simulated: bool = Field(default=False, description="its times are the host's, and say nothing about the device")
+
+    @model_validator(mode="after")
+    def _somewhere(self) -> Place:
+        if self.kind == "ssh" and (not self.host or self.host.startswith("-")):
+            raise ValueError("ssh needs a host, such as user@raspberrypi")
+        if self.kind == "qemu" and not self.simulated:
+            raise ValueError("an emulator's times are no device's: set simulated = true")
+        return self
 
 
 class Target(Record):
@@ -251,6 +278,7 @@ class Target(Record):
     model: ModelLimits = ModelLimits()
     quantization: Quantization = Quantization()
     bench: Protocol = Protocol()
+    runner: Place = Place()
 
 
 class CalibrationRecipe(Record):

@@ -8,6 +8,7 @@
     │   ├── BadRun             a run folder: missing, unfinished, of another teacher, there already
     │   └── UnknownName        no target, recipe, student or metric of that name
     ├── CannotLoad         3   fine in itself, but not loadable or measurable on this machine
+    │   └── NotMeasurable      the machine lacks the provider, device or program that a target asks for
     └── OutOfQueries           the limit on questions to the teachers is reached; the run can be resumed
 
 A message is one line that says what is wrong, where, what is allowed and what to do next. Anything else that reaches
@@ -77,6 +78,13 @@ class CannotLoad(EdgekdError):
     """Fine in itself, but this machine cannot load or measure it."""
 
     exit_code = 3
+
+
+class NotMeasurable(CannotLoad):
+    """This machine lacks what a target asks for, whatever the model: a provider, a device, a program, another machine.
+
+    `edgekd bench` reports it and goes on with what needs no running; only --require-measured makes it exit code 3.
+    """
 
 
 class OutOfQueries(EdgekdError):

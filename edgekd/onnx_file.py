@@ -135,7 +135,7 @@ def model_sha256(path: Path) -> str:
     """
     path = Path(path)
     digest = hashlib.sha256()
-    for part in _parts(path):
+    for part in parts(path):
         try:
             with part.open("rb") as file:
                 while block := file.read(_BLOCK):
@@ -147,15 +147,15 @@ def model_sha256(path: Path) -> str:
 
 def size(path: Path) -> int:
     """Bytes of a model on disk, external data included."""
-    return sum(part.stat().st_size for part in _parts(path))
+    return sum(part.stat().st_size for part in parts(path))
 
 
 def gzip_size(path: Path) -> int:
     """Bytes of a model compressed as for a download: gzip, level 9, external data included."""
-    return sum(len(gzip.compress(part.read_bytes(), 9, mtime=0)) for part in _parts(path))
+    return sum(len(gzip.compress(part.read_bytes(), 9, mtime=0)) for part in parts(path))
 
 
-def _parts(path: Path) -> list[Path]:
+def parts(path: Path) -> list[Path]:
     """The file and those it keeps tensors in; of a file that is no model, the file alone."""
     path, model = Path(path), ModelProto()
     try:
@@ -284,14 +284,15 @@ def macs(model: ModelProto, input_shape: tuple[int, ...] | None = None) -> int |
     Returns:
         The count, or None when shapes cannot be inferred.
     """
+    counts = macs_of_nodes(model, input_shape)
+    known = [count for count in counts if count is not None]
+    return sum(known) if len(known) == len(counts) else None
+
+
+def macs_of_nodes(model: ModelProto, input_shape: tuple[int, ...] | None = None) -> list[int | None]:
+    """What `macs` adds up: one count per node of the graph, None where its shapes cannot be inferred."""
     shapes = _inferred_shapes(model, input_shape)
-    total = 0
-    for node in model.graph.node:
-        count = _node_macs(node, shapes)
-        if count is None:
-            return None
-        total += count
-    return total
+    return [_node_macs(node, shapes) for node in model.graph.node]
 
 
 def _inferred_shapes(model: ModelProto, input_shape: tuple[int, ...] | None) -> dict[str, list[int | None]]:

@@ -109,9 +109,14 @@ def note(text: str) -> None:
 
 
 def show(record: Any, text: str, *, as_json: bool) -> None:
-    """A result on stdout: its JSON for programs, or text for people. A reader who has gone away is no error."""
+    """A result on stdout: its JSON for programs, or text for people."""
+    write(json.dumps(record, indent=2, ensure_ascii=False) if as_json else text)
+
+
+def write(text: str) -> None:
+    """A result on stdout. A reader who has gone away is no error."""
     try:
-        typer.echo(json.dumps(record, indent=2, ensure_ascii=False) if as_json else text)
+        typer.echo(text)
         sys.stdout.flush()
     except BrokenPipeError:
         _forget_stdout()
@@ -120,9 +125,9 @@ def show(record: Any, text: str, *, as_json: bool) -> None:
 
 def table(rows: Sequence[Sequence[str]], headers: Sequence[str] = ()) -> str:
     """Columns as people read them, without lines to draw."""
-    from tabulate import tabulate  # noqa: PLC0415 - `edgekd --help` draws no table
+    from edgekd.formats import columns  # noqa: PLC0415 - `edgekd --help` draws no table
 
-    return tabulate(rows, headers, tablefmt="simple" if headers else "plain", disable_numparse=True)
+    return columns(headers, rows)
 
 
 def exported(record: dict[str, Any]) -> str:

@@ -83,6 +83,24 @@ def read_share(value: object) -> float:
     return share
 
 
+def read_percent(value: object) -> float:
+    """A share that may exceed 1, from `5 %`; a bare number could be an amount, so the sign is required.
+
+    Raises:
+        ValueError: not a percentage.
+    """
+    return _read(value, {"%": 0.01}, "percentage", "5 %")
+
+
+def read_points(value: object) -> float:
+    """A difference of shares from `1 pp` (percentage points) or `0.01`.
+
+    Raises:
+        ValueError: not a difference of shares.
+    """
+    return _read(value, {"": 1.0, "pp": 0.01}, "difference of shares", "1 pp, 0.01")
+
+
 def digits(value: float) -> str:
     """Three significant digits, trailing zeros kept: `0.400`, `12.3`, `712`."""
     return f"{value:#.3g}".rstrip(".")
@@ -113,6 +131,16 @@ def write_share(share: float) -> str:
 def write_ratio(ratio: float) -> str:
     """A quotient as `0.268x`."""
     return f"{digits(ratio)}x"
+
+
+def write_change(share: float) -> str:
+    """A share that was added or taken away, as `+4.20 %`."""
+    return f"{share * 100:+.2f} %"
+
+
+def write_points(difference: float) -> str:
+    """A difference of shares as `+1.20 pp`, percentage points."""
+    return f"{difference * 100:+.2f} pp"
 
 
 def _scaled(count: float) -> str:

@@ -2,26 +2,35 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, TypedDict, Unpack
 
-from edgekd.bench.protocol import Progress, bench
+from edgekd.bench.local import Runner, Task
+from edgekd.bench.protocol import Watch, bench
 from edgekd.config import Target
 from edgekd.inference import fed_shape
-from edgekd.run_folder import RunFolder, write_json
+from edgekd.run_folder import RunFolder, read_json, write_json
 
 
-def bench_run(
-    run: RunFolder, target: Target, *, teacher: Path | None = None, watch: Callable[[Progress], None] = lambda _: None
-) -> dict[str, Any]:
+class Told(TypedDict, total=False):
+    """What `bench` may be told beside the models."""
+
+    baselines: Mapping[str, Path]
+    twice: bool
+    examined: Sequence[Task]
+    watch: Watch
+    runner: Runner
+
+
+def bench_run(run: RunFolder, target: Target, *, teacher: Path | None = None, **told: Unpack[Told]) -> dict[str, Any]:
     """Measure teacher, student and INT8 student of a run side by side, and write its bench.json.
 
     Args:
         run: exported.
         target: see `bench`.
         teacher: where the teacher's file is now, if it is not where run.json says; without it, it is left out.
-        watch: see `bench`.
+        told: see `bench`.
 
     Returns:
         The record of schema `edgekd.bench/1`.
@@ -31,9 +40,24 @@ def bench_run(
         BadModel, CannotLoad: see `bench`.
     """
     held_out = run.held_out() if run.held_out_file.is_file() else None
-    record = bench(run.models(teacher), target, held_out=held_out, input_shape=_input_shape(run), watch=watch)
-    write_json(run.bench_file, record)
+    record = bench(run.models(teacher), target, held_out=held_out, input_shape=_input_shape(run), **told)
+    for label, accuracy in _accuracies(run, record["models"]).items():
+        record["models"][label]["accuracy"] = accuracy
+    write_json(run.bench_file, {key: value for key, value in record.items() if key != "baseline"})
     return record
+
+
+def _accuracies(run: RunFolder, models: Mapping[str, Mapping[str, Any]]) -> dict[str, float]:
+    """Of the models that were evaluated as they are now; whether the record is sound is for `gate` to say."""
+    if not run.evaluation_file.is_file():
+        return {}
+    evaluated = read_json(run.evaluation_file).get("models", {})
+    found = {}
+    for label, entry in models.items():
+        told = evaluated.get(entry["file"]) if isinstance(evaluated, dict) else None
+        if isinstance(told, dict) and (told.get("model") or {}).get("sha256") == entry["sha256"]:
+            found[label] = told["accuracy"]
+    return found
 
 
 def _input_shape(run: RunFolder) -> tuple[int, ...]:

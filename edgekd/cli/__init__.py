@@ -1,8 +1,8 @@
 """The command line: parse, call one library function, print. Nothing else in edgekd prints or exits.
 
-Exit codes: 0 done, 1 a budget is broken, 2 what was handed in cannot be used, 3 this machine cannot load or measure it,
-4 it failed while running, 130 interrupted. Heavy modules
-are imported inside the commands, which are in the files beside this one, so that `--help` is quick.
+Exit codes: 0 done, 1 a budget is broken or a model regressed, 2 what was handed in cannot be used, 3 this machine
+cannot load or measure it, 4 it failed while running, 130 interrupted. Heavy modules are imported inside the commands,
+which are in the files beside this one, so that `--help` is quick.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from typing import Annotated
 import typer
 
 from edgekd import __version__, terminal
-from edgekd.cli import catalogue, distilling, measuring, models
+from edgekd.cli import catalogue, distilling, examining, measuring, models
 
 app = typer.Typer(
     name="edgekd",
@@ -51,5 +51,7 @@ for command in (models.inspect, distilling.distill, models.aggregate, models.exp
     app.command()(command)
 app.command("eval")(models.evaluate)
 app.command()(measuring.gate)
+app.command()(examining.doctor)
+app.command()(examining.schema)
 app.add_typer(catalogue.targets, name="targets")
 app.add_typer(catalogue.calibration, name="calibration")

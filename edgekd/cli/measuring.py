@@ -3,12 +3,20 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
 from edgekd import flags, terminal
 from edgekd.cli.options import Json, Shape, Subject, TargetName, TeacherFile, as_model, opened, refuse_of_run
+from edgekd.cli.reporting import FormatName, of_measurement, of_verdicts, shown
+from edgekd.errors import BadSetting, NotMeasurable
+
+if TYPE_CHECKING:
+    from edgekd.config import Target
+    from edgekd.run_folder import RunFolder
+
+Strict = Annotated[bool, typer.Option("--strict", help="Exit 1 also when nodes fell back or nobody can decide.")]
 
 
 def bench(
@@ -16,30 +24,101 @@ def bench(
     target: TargetName = "cpu",
     teacher: TeacherFile = None,
     input_shape: Shape = None,
+    compare: Annotated[
+        str | None,
+        typer.Option(
+            metavar="BASELINE",
+            help="What to compare with: a record of --save-baseline, or to be measured in turn with it an ONNX file or "
+            "a git revision (REV or REV:PATH).",
+        ),
+    ] = None,
+    save_baseline: Annotated[
+        Path | None, typer.Option(help="Measure everything twice, and write record and noise to a file.")
+    ] = None,
+    profile: Annotated[bool, typer.Option("--profile", help="Where the time goes, operator by operator.")] = False,
+    placement: Annotated[
+        bool, typer.Option("--placement", help="Which provider runs which share; always told of providers but the CPU.")
+    ] = False,
+    threads: Annotated[int | None, typer.Option(help="Of one operator; the target's if not told.")] = None,
+    processes: Annotated[int | None, typer.Option(help="Fresh ones per model; the target's if not told.")] = None,
+    affinity: Annotated[str | None, typer.Option(metavar="CORE[,CORE…]", help="Cores to stay on.")] = None,
+    strict: Strict = False,
+    require_measured: Annotated[
+        bool, typer.Option("--require-measured", help="Exit 3 when the target cannot be measured here.")
+    ] = False,
+    output: FormatName = None,
     json: Json = False,
 ) -> None:
-    """Measure size, latency and memory on this machine: teacher, student and INT8 student side by side."""
-    from edgekd import bench as benching
-    from edgekd.config import load_target
+    """Measure size, latency and memory: teacher, student and INT8 student side by side."""
+    from edgekd.bench.session import Session, measured
 
-    device, shape = load_target(target), flags.shape(input_shape)
+    device = _device(target, threads, processes, affinity)
+    given: dict[str, Any] = {"teacher": teacher, "compare": compare, "saved": save_baseline, "profile": profile}
+    given |= {"placement": placement or strict or device.runtime.provider != "CPUExecutionProvider"}
     if model := as_model(subject):
-        models = {"teacher": teacher, "student": model} if teacher else {model.stem: model}
-        with terminal.measuring() as watch:
-            record = benching.bench(models, device, input_shape=shape, watch=watch)
+        asked = Session(model, device, shape=flags.shape(input_shape), **given)
     else:
         refuse_of_run(input_shape, "--input-shape")
-        run = opened(subject)
-        with terminal.measuring() as watch:
-            record = benching.bench_run(run, device, teacher=teacher, watch=watch)
-        if "teacher" not in record["models"]:
-            path = run.record()["teacher"]["path"]
-            terminal.note(f"without the teacher: {path} is no file, gone or changed; say --teacher FILE")
-    terminal.show(record, terminal.table(benching.rows(record), benching.headers(record)), as_json=json)
+        asked = Session(run := opened(subject), device, **given)
+    with terminal.measuring() as watch:
+        record = measured(asked, watch)
+    if model is None and "teacher" not in record["models"]:
+        _without_teacher(run)
+    _told(record)
+    report = of_measurement(record, strict=strict)
+    shown(report, output, json)
+    if require_measured and record["not_measured"]:
+        raise NotMeasurable(record["not_measured"], where=f"target {device.name}")
+    if any(case.outcome == "broken" for case in report.cases):
+        raise typer.Exit(1)
+
+
+def _device(name: str, threads: int | None, processes: int | None, affinity: str | None) -> Target:
+    """A target, with what flags say otherwise."""
+    from edgekd.config import Target, load_target, validated
+
+    told = load_target(name).model_dump(by_alias=True)
+    if threads is not None:
+        told["runtime"]["intra_op_threads"] = threads
+    if processes is not None:
+        told["bench"]["processes"] = processes
+    if affinity is not None:
+        cores = flags.numbers(affinity, "--affinity") or ()
+        if any(core != int(core) or core < 0 for core in cores):
+            raise BadSetting(f"{affinity!r} are no cores", where="--affinity", allowed="0 or 0,1")
+        told["bench"]["affinity"] = tuple(int(core) for core in cores)
+    return validated(Target, told, "flags")
+
+
+def _without_teacher(run: RunFolder) -> None:
+    path = run.record()["teacher"]["path"]
+    terminal.note(f"without the teacher: {path} is no file, gone or changed; say --teacher FILE")
+
+
+def _told(record: dict[str, Any]) -> None:
+    """What people should know before they read the table."""
+    if record["not_measured"]:
+        terminal.note(f"not measured: {record['not_measured']}")
+    if record["simulated"]:
+        terminal.note("a simulator ran: placement and answers are the device's, times are not")
+    for label, entry in record["models"].items():
+        restless = [one for one in entry["processes"] if not one["stable"]]
+        if restless:
+            terminal.note(f"{label}: warm-up did not settle in {len(restless)} of {len(entry['processes'])} processes")
+        for stray in (entry.get("placement") or {"fell_back": []})["fell_back"]:
+            terminal.note(f"{label}: {stray['operator']} {stray['node']} runs on {stray['provider']}")
+    if (compared := record.get("comparison")) and compared["differences"]:
+        unlike = "; ".join(compared["differences"])
+        terminal.note(f"warning: times are not comparable with {compared['against']}: {unlike}")
 
 
 def gate(
-    subject: Subject = None,
+    subjects: Annotated[
+        list[Path] | None,
+        typer.Argument(
+            metavar="[RUN|MODEL.onnx]...", help="Run folder or models; the latest run if left out.", show_default=False
+        ),
+    ] = None,
     budget: Annotated[Path | None, typer.Option(help="TOML file with a [budget] table; flags win.")] = None,
     model: Annotated[
         Literal["student", "student.int8"] | None, typer.Option(help="Which of the run's; INT8 if there is one.")
@@ -57,22 +136,36 @@ def gate(
     max_p50_ratio: Annotated[str | None, typer.Option(help="To the teacher.")] = None,
     min_agreement: Annotated[str | None, typer.Option(help="With the teacher, on generated images: 0.9.")] = None,
     min_accuracy: Annotated[str | None, typer.Option(help="From edgekd eval: 88%.")] = None,
+    max_fallback: Annotated[str | None, typer.Option(help="Share of nodes on another provider: 0%.")] = None,
+    max_size_increase: Annotated[str | None, typer.Option(help="Over the baseline: 5% or 10kB.")] = None,
+    max_p50_increase: Annotated[str | None, typer.Option(help="Over the baseline: 5% or 0.1ms.")] = None,
+    baseline: Annotated[
+        str | None, typer.Option(metavar="FILE|REV:FILE", help="For limits on what changed: an earlier record.")
+    ] = None,
+    bench_record: Annotated[
+        Path | None, typer.Option("--bench", help="What edgekd bench --json wrote, if not the run's bench.json.")
+    ] = None,
+    strict: Annotated[bool, typer.Option("--strict", help="Exit 1 also when nobody can decide.")] = False,
+    output: FormatName = None,
     json: Json = False,
 ) -> None:
     """Hold a model against a budget; exit 1 when it is broken."""
     limited = {name: value for name, value in locals().items() if name.startswith(("max_", "min_"))}
+    from edgekd import baseline as baselines
     from edgekd import gate as gating
 
     limits = gating.read_budget(budget, limited)
-    held = gating.check(as_model(subject) or opened(subject), limits, model)
-    broken = [verdict.metric for verdict in held if not verdict.ok]
-    record = {
-        "schema": "edgekd.gate/1",
-        "ok": not broken,
-        "verdicts": [verdict.model_dump(mode="json") for verdict in held],
-    }
-    verdict = f"gate: broken, {', '.join(broken)}" if broken else f"gate: ok, {len(held)} limits held"
-    text = terminal.table([one.row() for one in held], gating.HEADERS)
-    terminal.show(record, f"{text}\n\n{verdict}", as_json=json)
-    if broken:
+    earlier = baselines.find(baseline) if baseline else None
+    known: dict[str, Any] = {"bench": bench_record, "earlier": earlier, "earlier_name": baseline or ""}
+    held = [
+        verdict
+        for subject in (*(subjects or ()),) or (None,)
+        for verdict in gating.check(as_model(subject) or opened(subject), limits, model, **known)
+    ]
+    for verdict in held:
+        if verdict.note:
+            terminal.note(f"warning: {verdict.note}")
+    report = of_verdicts(held, strict, several=len(subjects or []) > 1)
+    shown(report, output, json)
+    if not report.record["ok"]:
         raise typer.Exit(1)

@@ -42,6 +42,29 @@ def test_every_command_runs_as_written_in_an_empty_folder(tmp_path):
         assert "Traceback" not in done.stderr
 
 
+def shown() -> list[tuple[str, str]]:
+    """Commands and what is shown of their output, from the blocks that hold both."""
+    blocks = re.findall(r"<!-- shown -->\n```console\n(.*?)```", README, flags=re.DOTALL)
+    parts = re.split(r"^\$ (.*)\n", "".join(blocks), flags=re.MULTILINE)[1:]
+    return list(zip(parts[::2], parts[1::2], strict=True))
+
+
+def test_what_is_shown_is_what_commands_print(tmp_path):
+    shutil.copy(ROOT / "examples" / "teacher.onnx", tmp_path)
+    edgekd, code, codes = runner(sys.executable, tmp_path), 0, []
+    for command, output in shown():
+        if command == "echo $?":
+            codes.append(code)
+            assert output == f"{code}\n"
+            continue
+        program, *arguments = shlex.split(command)
+        assert program == "edgekd"
+        done = edgekd(*arguments, check=False)
+        code = done.returncode
+        assert done.stdout == output
+    assert codes == [1, 0]  # a gate that fails, and one that passes
+
+
 def test_numbers_are_those_of_the_benchmarks():
     check = [sys.executable, str(ROOT / "benchmarks" / "readme.py"), "--check"]
     assert subprocess.run(check, check=False).returncode == 0, "run: python benchmarks/readme.py"

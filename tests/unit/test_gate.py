@@ -10,12 +10,13 @@ from records import run_record
 
 from edgekd import inference, onnx_file
 from edgekd.bench import bench
-from edgekd.bench.local import Measurement
 from edgekd.config import Target
 from edgekd.errors import BadModel, BadRun, BadSetting, UnknownName
 from edgekd.evaluate import evaluate, remember
-from edgekd.gate import METRICS, Budget, check, read_budget
-from edgekd.run_folder import HeldOut, RunFolder, write_json
+from edgekd.gate import LIMITS, METRICS, Budget, check, read_budget
+from edgekd.gate.budget import Step
+from edgekd.run_folder import HeldOut, RunFolder, read_json, write_json
+from edgekd.timing import TIMES
 
 EXAMPLES = Path(__file__).resolve().parents[2] / "examples"
 MS = 10**6
@@ -32,7 +33,10 @@ def write_bench(run: RunFolder, teacher: Path) -> None:
     spent = {"teacher.onnx": [8 * MS] * 10, run.student_int8_onnx.name: [2 * MS] * 8 + [4 * MS] * 2}
 
     def runner(request):
-        return Measurement(5 * MS, 2 * MS, 10, np.array(spent[request.model.name]), 40_000_000, 50_000_000)
+        return {
+            **{"load_ns": 5 * MS, "first_ns": 2 * MS, "warmup_runs": 10, "samples_ns": spent[request.model.name]},
+            **{"baseline_bytes": 40_000_000, "peak_bytes": 50_000_000},
+        }
 
     write_json(
         run.bench_file, bench({"teacher": teacher, "student.int8": run.student_int8_onnx}, target, runner=runner)
@@ -71,8 +75,9 @@ def budget(**limits) -> Budget:
     return read_budget(flags=limits)
 
 
-def test_every_limit_has_a_metric():
-    assert list(METRICS) == list(Budget.model_fields)
+def test_every_metric_has_limits_and_what_is_timed_is_compared_as_such():
+    assert {limit.metric for limit in LIMITS.values()} == set(METRICS)
+    assert {name for name, metric in METRICS.items() if metric.timed} == set(TIMES)
 
 
 def test_actual_values(run, teacher):
@@ -93,7 +98,7 @@ def test_actual_values(run, teacher):
         "min_accuracy": ("10 %", 0.8, "share", run.evaluation_file),
     }
     verdicts = check(run, budget(**{name: limit for name, (limit, *_) in expected.items()}))
-    assert [v.metric for v in verdicts] == list(Budget.model_fields)
+    assert [v.metric for v in verdicts] == [name for name in LIMITS if name in expected]
     assert {v.metric: (v.actual, v.unit, v.where) for v in verdicts} == {
         name: (pytest.approx(actual), unit, str(where)) for name, (_, actual, unit, where) in expected.items()
     }
@@ -255,10 +260,26 @@ def test_flags_win_over_the_file(tmp_path):
 @pytest.mark.parametrize(
     ("content", "kind", "message"),
     [
-        ('[budget]\nmax_sise = "1 kB"', UnknownName, r"'max_sise'; allowed: max_gzip_size, .*did you mean max_size\?"),
+        (
+            '[budget]\nmax_sise = "1 kB"',
+            UnknownName,
+            r"'max_sise'; allowed: max_accuracy_drop, .*did you mean max_size\?",
+        ),
         ("[budget]\nmax_p50 = 2", BadSetting, r"budget\.toml: max_p50: .*2 is not a time; allowed: 2 ms"),
         ('[budget]\nmax_size = "0 kB"', BadSetting, "max_size: .*greater than 0"),
         ("[budget]\nmin_agreement = 90", BadSetting, "min_agreement: .*more than the whole"),
+        ("[budget.weight]\nmax = 3", UnknownName, r"unknown metric of the budget 'weight'; allowed: accuracy, "),
+        (
+            '[budget.size]\nmaximum = "1 kB"',
+            BadSetting,
+            r"size\.maximum is no limit; allowed: max, max_increase, max_rat",
+        ),
+        ("[budget.accuracy]\nmax = 1", BadSetting, r"accuracy\.max is no limit; allowed: min, max_drop, min_ratio_to"),
+        ('[budget.p50]\nmax_increase = "5 apples"', BadSetting, "max_p50_increase: .*is not a time; .*5 %"),
+        ('[budget.accuracy]\nmax_drop = "1 %"', BadSetting, "max_accuracy_drop: .*allowed: 1 pp"),
+        ("[budget.size]\nmax_ratio_to = { sister = 2 }", BadSetting, "unknown sister; allowed: teacher, baseline"),
+        ("[budget.agreement]\nmin_ratio_to = { teacher = 1 }", BadSetting, "min_agreement_ratio means nothing"),
+        ("[budget]\nmax_size = 1\n[budget.size]\nmax = 2", BadSetting, "max_size is set twice"),
         ('[budget]\nmax_size = "x"\nmax_load = "y"', BadSetting, "max_size: .*max_load: "),
         ("[budget]", BadSetting, "a budget without a limit lets everything pass; allowed: max_size"),
         ("", BadSetting, r"its tables are none; allowed: one table, \[budget\]"),
@@ -276,11 +297,187 @@ def test_bad_budgets(tmp_path, content, kind, message):
     assert "\n" not in str(caught.value)
 
 
+def test_tables_mean_what_lines_mean(tmp_path):
+    lines = 'max_p50 = "2 ms"\nmax_p50_increase = "5 %"\nmax_p50_ratio = 0.5\nmax_p50_ratio_to_baseline = 1.1\n'
+    lines += 'min_accuracy = "90 %"\nmax_accuracy_drop = "1 pp"\nmin_accuracy_ratio_to_baseline = 0.99\n'
+    (tmp_path / "lines.toml").write_text(f"[budget]\n{lines}")
+    (tmp_path / "tables.toml").write_text("""
+[budget.p50]
+max = "2 ms"
+max_increase = "5 %"
+max_ratio_to = { teacher = 0.5, baseline = 1.1 }
+[budget.accuracy]
+min = "90 %"
+max_drop = "1 pp"
+min_ratio_to = { baseline = 0.99 }
+""")
+    found = read_budget(tmp_path / "tables.toml").limits()
+    assert found == read_budget(tmp_path / "lines.toml").limits()
+    assert found["max_p50_increase"] == Step(relative=0.05)
+    assert found["max_accuracy_drop"] == Step(absolute=0.01)
+
+
+# ------------------------------------------------------------------------------------------------- against a baseline
+
+
+def record_of(path, times, label="student.int8", **target):
+    """A bench record of one file whose processes take the given times in ms."""
+    waiting = [round(MS * time) for time in times]
+    device = Target(schema=1, name="here", title="Here", bench={"processes": len(times)}, **target)
+
+    def runner(request):
+        return {
+            **{"load_ns": 5 * MS, "first_ns": 2 * MS, "warmup_runs": 10, "samples_ns": [waiting.pop(0)] * 20},
+            **{"baseline_bytes": 40_000_000, "peak_bytes": 50_000_000},
+        }
+
+    return bench({label: path}, device, runner=runner)
+
+
+STEADY = (1.99, 2.0, 2.0, 2.0, 2.01)
+
+
+@pytest.fixture
+def measured(run):
+    """The run, its student measured at 2 ms."""
+    write_json(run.bench_file, record_of(run.student_int8_onnx, STEADY))
+    return run
+
+
+@pytest.mark.parametrize(
+    ("times", "limits", "outcome"),
+    [
+        ((1.80, 1.80, 1.80, 1.80, 1.80), {"max_p50_increase": "5 %"}, "broken"),  # 11 % slower now, and sure of it
+        ((1.80, 1.80, 1.80, 1.80, 1.80), {"max_p50_increase": "15 %"}, "ok"),
+        ((1.80, 1.80, 1.80, 1.80, 1.80), {"max_p50_increase": "0.1 ms"}, "broken"),
+        ((1.80, 1.80, 1.80, 1.80, 1.80), {"max_p50_increase": "0.3 ms"}, "ok"),
+        ((1.80, 1.80, 1.80, 1.80, 1.80), {"max_p50_ratio_to_baseline": 1.05}, "broken"),
+        ((1.60, 1.60, 1.80, 2.20, 2.20), {"max_p50_increase": "5 %"}, "inconclusive"),
+        ((1.98, 1.98, 1.98, 1.98, 1.98), {"max_p50_increase": "0 %"}, "ok"),  # 1 % is within the noise
+        ((2.40, 2.40, 2.40, 2.40, 2.40), {"max_p50_increase": "5 %"}, "ok"),  # faster now
+        ((1.80,), {"max_p50_increase": "5 %"}, "inconclusive"),  # a single process
+        ((2.0, 2.0), {"max_load_increase": "5 %"}, "ok"),
+    ],
+)
+def test_a_slower_model_is_broken_only_beyond_doubt(measured, times, limits, outcome):
+    earlier = record_of(measured.student_int8_onnx, times)
+    (verdict,) = check(measured, budget(**limits), earlier=earlier)
+    assert (verdict.outcome, verdict.ok) == (outcome, outcome != "broken")
+    assert verdict.baseline == pytest.approx(5 if "load" in verdict.metric else np.median(times))
+
+
+def test_a_noisy_machine_needs_a_larger_change(measured):
+    earlier = record_of(measured.student_int8_onnx, [1.8] * 5)
+    assert check(measured, budget(max_p50_increase="5 %"), earlier=earlier)[0].outcome == "broken"
+    earlier["noise"] = {"student.int8": {"p50": 0.2}}
+    assert check(measured, budget(max_p50_increase="5 %"), earlier=earlier)[0].outcome == "ok"
+
+
+def test_times_of_another_machine_decide_nothing_and_say_so(measured):
+    earlier = record_of(measured.student_int8_onnx, [1.0] * 5)
+    earlier["environment"]["cpu"] = "a Cray"
+    (verdict,) = check(measured, budget(max_p50_increase="5 %"), earlier=earlier)
+    assert verdict.outcome == "inconclusive"
+    assert "was a Cray" in verdict.note
+    threads = record_of(measured.student_int8_onnx, [1.0] * 5, runtime={"intra_op_threads": 2})
+    (verdict,) = check(measured, budget(max_p50_increase="5 %"), earlier=threads)
+    assert "intra_op_threads is 1, was 2" in verdict.note
+
+
+@pytest.mark.parametrize(
+    ("key", "before", "limits", "ok"),
+    [
+        ("bytes", lambda now: now - 10, {"max_size_increase": "10 B"}, True),
+        ("bytes", lambda now: now - 11, {"max_size_increase": "10 B"}, False),
+        ("bytes", lambda now: now / 1.1, {"max_size_increase": "9 %"}, False),
+        ("bytes", lambda now: now / 1.1, {"max_size_increase": "11 %"}, True),
+        ("bytes", lambda now: now / 1.1, {"max_size_ratio_to_baseline": 1.05}, False),
+        ("bytes", lambda now: 2 * now, {"max_size_increase": "0 %"}, True),
+        ("parameters", lambda now: now, {"max_parameters_increase": "0 %"}, True),
+        ("macs", lambda now: now - 1, {"max_macs_increase": "0 %"}, False),
+        ("agreement", lambda now: 0.605, {"max_agreement_drop": "1 pp"}, True),
+        ("agreement", lambda now: 0.62, {"max_agreement_drop": "1 pp"}, False),
+        ("accuracy", lambda now: 0.85, {"max_accuracy_drop": "1 pp"}, False),
+        ("accuracy", lambda now: 0.7, {"max_accuracy_drop": "1 pp"}, True),
+        ("accuracy", lambda now: 0.85, {"min_accuracy_ratio_to_baseline": 0.95}, False),
+    ],
+)
+def test_what_is_exact_is_gated_exactly(measured, key, before, limits, ok):
+    earlier = record_of(measured.student_int8_onnx, STEADY)
+    entry = earlier["models"]["student.int8"]
+    entry[key] = before(entry.get(key))
+    (verdict,) = check(measured, budget(**limits), earlier=earlier)
+    assert (verdict.ok, verdict.outcome) == (ok, "ok" if ok else "broken")
+
+
+def test_rows_of_changes_for_people(measured):
+    earlier = record_of(measured.student_int8_onnx, [1.8] * 5)
+    earlier["models"]["student.int8"]["agreement"] = 0.7
+    rows = [
+        v.row()[:4] for v in check(measured, budget(max_p50_increase="5 %", max_agreement_drop="1 pp"), earlier=earlier)
+    ]
+    assert rows == [
+        ["max_p50_increase", "≤ +5.00 %", "+11.11 % [+10.56 %, +11.67 %]", "BROKEN"],
+        ["max_agreement_drop", "≤ +1.00 pp", "+10.00 pp", "BROKEN"],
+    ]
+
+
+def test_a_change_needs_a_baseline(measured):
+    with pytest.raises(BadSetting, match="max_p50_increase need a baseline; name one with --baseline FILE"):
+        check(measured, budget(max_p50_increase="5 %"))
+
+
+@pytest.mark.parametrize(
+    ("spoil", "said"),
+    [
+        (lambda record: record["models"]["student.int8"].update(agreement=None), "does not tell the agreement"),
+        (
+            lambda record: record["models"].update(other={}, student=record["models"].pop("student.int8")),
+            "holds no 'stu",
+        ),
+        (
+            lambda record: record["models"]["student.int8"]["inputs"][0].update(shape=[1, 3, 9, 9]),
+            "is of another model",
+        ),
+    ],
+)
+def test_a_baseline_that_does_not_fit(measured, spoil, said):
+    earlier = record_of(measured.student_int8_onnx, STEADY)
+    earlier["models"]["student.int8"]["agreement"] = 0.5
+    spoil(earlier)
+    with pytest.raises(BadRun, match=said) as caught:
+        check(measured, budget(max_p50_increase="5 %", max_agreement_drop="1 pp"), earlier=earlier)
+    assert caught.value.exit_code == 2
+
+
+def test_a_file_alone_with_its_record(run, tmp_path):
+    file = run.student_int8_onnx
+    write_json(tmp_path / "b.json", record_of(file, [3.0, 3.0], label="student.int8"))
+    verdicts = check(file, budget(max_p50="4 ms", max_size="1 MB"), bench=tmp_path / "b.json")
+    assert [v.where for v in verdicts] == [str(file), str(tmp_path / "b.json")]
+    with pytest.raises(BadRun, match="no measurement of the student as it is now"):
+        check(run.student_onnx, budget(max_p50="4 ms"), bench=tmp_path / "b.json")
+
+
+def test_ratios_to_the_teacher_that_only_a_measurement_tells(run):
+    verdicts = check(run, budget(max_macs_ratio=1, max_memory_ratio=1, max_load_ratio="100 %"))
+    assert [round(v.actual, 3) for v in verdicts[:3]] == [1, 1, 1]
+
+
+def test_the_share_of_nodes_that_fell_back(run):
+    record = read_json(run.bench_file)
+    with pytest.raises(BadRun, match="fallback is no number"):
+        check(run, budget(max_fallback="10 %"))
+    record["models"]["student.int8"]["fallback"] = 0.25
+    write_json(run.bench_file, record)
+    assert not check(run, budget(max_fallback="10 %"))[0].ok
+
+
 def test_no_budget_at_all(run, tmp_path):
     with pytest.raises(BadSetting, match="without a limit"):
         read_budget(flags={"max_size": None})
     with pytest.raises(BadSetting, match="without a limit"):
-        check(run, Budget())
+        check(run, Budget({}))
     with pytest.raises(BadSetting, match="not readable as TOML"):
         read_budget(tmp_path / "none.toml")
 

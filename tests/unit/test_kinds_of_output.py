@@ -107,7 +107,7 @@ def test_agreement_is_the_share_of_labels_of_the_same_sign(done: Done) -> None:
     assert 0.1 < theirs.mean() < 0.9  # so that agreement by always saying the same is far from one
     assert done.exported["agreement"]["student_teacher"] > 0.75
     assert _faithfulness(done.teacher, done.run.held_out()) == {"agreement": 1.0}
-    (verdict,) = check(done.run, Budget(min_agreement=0.5))
+    (verdict,) = check(done.run, Budget({"min_agreement": 0.5}))
     assert verdict.actual == expected["student_int8_teacher"]
 
 
@@ -136,7 +136,7 @@ def test_accuracy_is_the_share_of_right_labels(done: Done, data: tuple[Path, np.
             assert per_class == pytest.approx(right.mean(axis=0).tolist())
         else:
             assert per_class == [right[labels == k].mean() if (labels == k).any() else None for k in (0, 1)]
-    (verdict,) = check(done.run, Budget(min_accuracy=0.0))
+    (verdict,) = check(done.run, Budget({"min_accuracy": 0.0}))
     assert verdict.actual == records["student.int8.onnx"]["accuracy"]
 
 

@@ -114,5 +114,5 @@ def test_the_student_is_exported_and_judged(teacher: Path, tmp_path: Path) -> No
     record = evaluate_run(run, data)["student.int8.onnx"]
     seen = labels != 255
     assert record["accuracy"] == (on(run.student_int8_onnx, images()) == labels)[seen].mean()
-    (verdict,) = check(run, Budget(min_agreement=0.1))
+    (verdict,) = check(run, Budget({"min_agreement": 0.1}))
     assert verdict.actual == (int8 == theirs).mean()

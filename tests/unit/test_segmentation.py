@@ -84,7 +84,7 @@ def test_agreement_is_the_share_of_pixels_of_the_same_class(done: Done) -> None:
     assert done.exported["agreement"] == expected
     assert done.exported["agreement"]["student_teacher"] > np.bincount(theirs.ravel()).max() / theirs.size
     assert _faithfulness(done.teacher, done.run.held_out()) == {"agreement": 1.0}
-    (verdict,) = check(done.run, Budget(min_agreement=0.1))
+    (verdict,) = check(done.run, Budget({"min_agreement": 0.1}))
     assert verdict.actual == expected["student_int8_teacher"]
 
 
@@ -121,7 +121,7 @@ def test_accuracy_and_iou_are_those_of_the_labelled_pixels(
     table = [dict(zip(headers(records), row, strict=True)) for row in rows(records)]
     assert table[0]["mean IoU"] == f"{records['student.onnx']['mean_iou']:.2%}".replace("%", " %")
     assert (table[-1]["model"], table[-1]["images"]) == ("teacher.onnx (teacher)", "30")
-    (verdict,) = check(done.run, Budget(min_accuracy=0.0))
+    (verdict,) = check(done.run, Budget({"min_accuracy": 0.0}))
     assert verdict.actual == records["student.int8.onnx"]["accuracy"]
 
 

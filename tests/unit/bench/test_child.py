@@ -6,6 +6,7 @@ import subprocess
 import sys
 
 import numpy as np
+import onnxruntime
 import pytest
 
 from edgekd.bench import child
@@ -55,6 +56,11 @@ def test_it_imports_neither_edgekd_nor_what_edgekd_needs():
 
 def test_it_ends_itself_when_nobody_is_left_to_end_it(make_classifier):
     request = {
+        "task": "measure",
+        "plugin": "",
+        "affinity": [],
+        "io_binding": True,
+        "stable": 0.02,
         "model": str(make_classifier()),
         "inputs": [{"name": "image", "shape": [1, 1, 8, 8], "dtype": "float32", "low": 0, "high": 1}],
         "provider": "CPUExecutionProvider",
@@ -72,3 +78,39 @@ def test_it_ends_itself_when_nobody_is_left_to_end_it(make_classifier):
     }
     done = subprocess.run([*CHILD, json.dumps(request)], capture_output=True, timeout=60, check=False)
     assert done.returncode == -child.signal.SIGALRM
+
+
+def warm(durations, stable=0.02):
+    """A warm-up over runs of known length, in blocks of two."""
+    spent = iter(durations)
+    now = 0
+
+    def run():
+        nonlocal now
+        now += next(spent)
+
+    request = {"warmup_runs": 4, "warmup_seconds": 0, "cap_seconds": 10**9, "stable": stable}
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(child.time, "perf_counter_ns", lambda: now)
+        return child.warmed_up(run, request)
+
+
+def test_warm_up_ends_when_two_neighbouring_blocks_agree():
+    assert warm([900, 900, 500, 500, 400, 400, 401, 401, 1, 1]) == (8, True)
+    assert warm([400, 400, 400, 400]) == (4, True)
+
+
+def test_a_warm_up_that_never_settles_ends_and_says_so():
+    assert warm([100, 100, 200, 200] * child.BLOCKS) == (2 * child.BLOCKS, False)
+
+
+@pytest.mark.parametrize("io_binding", [True, False])
+def test_inputs_and_outputs_stay_where_they_are(make_classifier, io_binding):
+    session = onnxruntime.InferenceSession(make_classifier(), providers=["CPUExecutionProvider"])
+    feed = {"image": np.ones((1, 1, 8, 8), np.float32)}
+    found = session.run(None, feed)
+    call = child.repeated(session, feed, {"io_binding": io_binding}, found)
+    bound = call.func.__name__ == "run_with_iobinding"
+    assert bound is io_binding
+    answer = call()
+    np.testing.assert_array_equal(call.args[0].copy_outputs_to_cpu()[0] if bound else answer[0], found[0])

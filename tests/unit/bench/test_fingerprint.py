@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import json
 
-from edgekd.bench.environment import fingerprint, processor
+from edgekd.bench.child import fingerprint, processor
 
 X86 = """processor\t: 0
 model name\t: Intel(R) Xeon(R) Platinum 8488C

@@ -3,7 +3,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from edgekd.bench.statistics import median_interval, p99, quantile, thinned
+from edgekd.timing import LEAST_FLOOR, Change, change, median_interval, p99, quantile, thinned
 
 
 @pytest.mark.parametrize("percent", [0, 10, 50, 90, 95, 100])
@@ -49,3 +49,47 @@ def test_thinning_keeps_at_most_the_limit_and_spans_the_run(count, kept):
     assert len(samples) == kept
     assert samples[0] == 0
     assert samples[-1] >= 0.8 * (count - 1)
+
+
+def processes(centre, rng, count=5, spread=0.003):
+    return [rng.normal(centre * rng.normal(1, spread), centre * 0.01, 200).astype(np.int64) for _ in range(count)]
+
+
+@pytest.mark.parametrize(("factor", "verdict"), [(1.2, "regressed"), (1.0, "ok"), (0.8, "improved")])
+def test_a_clear_change_is_called_by_its_name(factor, verdict):
+    rng = np.random.default_rng(0)
+    found = change(processes(factor * 1e6, rng), processes(1e6, rng))
+    assert found.low < factor * 1.01
+    assert found.high > factor * 0.99
+    assert found.verdict(1.05) == verdict
+
+
+def test_an_interval_across_the_limit_is_inconclusive():
+    assert Change(1.06, 1.02, 1.10).verdict(1.05) == "inconclusive"
+    assert Change(1.06, 1.0501, 1.10).verdict(1.05) == "regressed"
+    assert Change(1.02, 1.0, 1.05).verdict(1.05) == "ok"
+    assert Change(2.0).verdict(1.05) == "inconclusive"  # a single process
+
+
+def test_what_slows_both_of_a_pair_falls_out():
+    moments = [10, 20, 30, 40, 50]
+    then, now = ([np.full(9, 1000 * m * f) for m in moments] for f in (1, 2))
+    assert change(now, then, paired=True) == Change(2, 2, 2)
+    unpaired = change(now, then)
+    assert unpaired.low < 1
+    assert unpaired.high > 3
+
+
+def test_the_floor_is_as_far_as_an_a_a_run_reaches_but_never_too_low():
+    assert Change(1.001, 0.999, 1.002).floor() == LEAST_FLOOR
+    assert Change(1.0, 0.96, 1.01).floor() == pytest.approx(1 / 0.96 - 1)
+    assert Change(1.1).floor() == pytest.approx(0.1)
+
+
+def test_false_alarms_are_rare_and_a_tenth_is_found():
+    rng = np.random.default_rng(7)
+    verdicts = {
+        f: [change(processes(f * 1e6, rng), processes(1e6, rng)).verdict(1.02) for _ in range(60)] for f in (1, 1.1)
+    }
+    assert "regressed" not in verdicts[1]
+    assert verdicts[1.1].count("regressed") == 60
