@@ -7,13 +7,16 @@
     judging        how close to the float model it stays
     search         which recipe, and which remedies: equalization, bias, sensitivity (mixed precision)
     half           float16
-    static         the file
+    static         the file; ort_format: the same for builds without the ONNX parser
+    proof          float beside it; coverage: whether the samples were good ones
+    delivery       all of it for a target, put in place only if it is better than float
 
 It does not measure time: `edgekd.bench` does.
 """
 
+from edgekd.quantize.delivery import MAX_DROP, Delivery, Order, Terms, deliver, require_precision
+from edgekd.quantize.proof import Held, Stopwatch
 from edgekd.quantize.samples import (
-    ChannelsLast,
     Generated,
     Joined,
     Source,
@@ -24,16 +27,23 @@ from edgekd.quantize.samples import (
 from edgekd.quantize.static import Outcome, Wishes, half_precision, quantize, quantized
 
 __all__ = [
-    "ChannelsLast",
+    "MAX_DROP",
+    "Delivery",
     "Generated",
+    "Held",
     "Joined",
+    "Order",
     "Outcome",
     "Source",
+    "Stopwatch",
     "Stored",
+    "Terms",
     "Wishes",
+    "deliver",
     "generator_samples",
     "half_precision",
     "quantize",
     "quantized",
     "real_samples",
+    "require_precision",
 ]

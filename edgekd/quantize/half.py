@@ -7,6 +7,7 @@ from collections.abc import Callable
 
 import onnx
 from onnx import ModelProto
+from onnxruntime.quantization.onnx_model import ONNXModel
 
 from edgekd import __version__, onnx_file
 from edgekd.errors import EdgekdError
@@ -14,7 +15,7 @@ from edgekd.quiet import quiet
 
 
 def _converter() -> Callable[..., ModelProto]:
-    """ONNX Runtime's own; its package puts itself on sys.path, where its modules would be found under names of others."""
+    """ONNX Runtime's own. Its package puts itself on sys.path, where its modules would hide others."""
     before = list(sys.path)
     try:
         from onnxruntime.transformers.float16 import convert_float_to_float16  # noqa: PLC0415
@@ -39,6 +40,7 @@ def halved(model: ModelProto, where: object) -> ModelProto:
     try:
         with quiet():
             half = _converter()(whole, keep_io_types=True)
+            ONNXModel(half).topological_sort()  # the casts of inputs come last
             onnx_file.tidy(half)
             onnx.checker.check_model(half, full_check=True)
     except Exception as error:

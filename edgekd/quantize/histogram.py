@@ -25,6 +25,7 @@ class Histogram:
         low, high: least and largest value.
         zeros: how many values are exactly 0, which every quantization keeps.
         counts: int64 `[n]`, of the bins from `start` on.
+        first, exponent: the number of the first bin, counted from 0, and the width as a power of two.
         batches, mean_low, mean_high: how many batches came, and the means of their extremes.
     """
 
@@ -32,18 +33,18 @@ class Histogram:
         self._bins = bins
         self.low, self.high, self.zeros = math.inf, -math.inf, 0
         self.counts: NDArray[np.int64] = np.zeros(0, np.int64)
-        self._first, self._exponent = 0, _FINEST
+        self.first, self.exponent = 0, _FINEST
         self.batches, self.mean_low, self.mean_high = 0, 0.0, 0.0
 
     @property
     def width(self) -> float:
         """Of one bin."""
-        return math.ldexp(1.0, self._exponent)
+        return math.ldexp(1.0, self.exponent)
 
     @property
     def start(self) -> float:
         """Where the first bin begins."""
-        return self._first * self.width
+        return self.first * self.width
 
     @property
     def total(self) -> int:
@@ -52,7 +53,7 @@ class Histogram:
 
     def centres(self) -> NDArray[np.float64]:
         """Middles of the bins, `[n]`."""
-        return (self._first + np.arange(len(self.counts), dtype=np.float64) + 0.5) * self.width
+        return (self.first + np.arange(len(self.counts), dtype=np.float64) + 0.5) * self.width
 
     def add(self, values: Floats) -> None:
         """Count a batch of values, of any shape.
@@ -70,24 +71,48 @@ class Histogram:
         self.mean_high += (high - self.mean_high) / self.batches
         self.zeros += values.size - int(np.count_nonzero(values))
         self._reach(low, high)
-        scaled = np.floor(values.ravel() * np.float32(math.ldexp(1.0, -self._exponent)))
-        places = scaled.astype(np.int64) - self._first
+        scaled = np.floor(values.ravel() * np.float32(math.ldexp(1.0, -self.exponent)))
+        places = scaled.astype(np.int64) - self.first
         self.counts += np.bincount(places, minlength=len(self.counts))
 
     def _reach(self, low: float, high: float) -> None:
         """Widen the bins until all that came and comes fits into them."""
         self.low, self.high = min(self.low, low), max(self.high, high)
         largest = max(abs(self.low), abs(self.high))
-        exponent = max(self._exponent, math.frexp(largest)[1] - 31) if largest else self._exponent  # places fit 32 bits
+        exponent = max(self.exponent, math.frexp(largest)[1] - 31) if largest else self.exponent  # places fit 32 bits
         while self._place(self.high, exponent) - self._place(self.low, exponent) >= self._bins:
             exponent += 1
         first, last = self._place(self.low, exponent), self._place(self.high, exponent)
         counts = np.zeros(last - first + 1, np.int64)
         before = np.flatnonzero(self.counts)
-        moved = ((before + self._first) >> (exponent - self._exponent)) - first
+        moved = ((before + self.first) >> (exponent - self.exponent)) - first
         np.add.at(counts, moved, self.counts[before])
-        self.counts, self._first, self._exponent = counts, first, exponent
+        self.counts, self.first, self.exponent = counts, first, exponent
 
     @staticmethod
     def _place(value: float, exponent: int) -> int:
         return math.floor(math.ldexp(value, -exponent))
+
+
+def share_outside(histogram: Histogram, low: float, high: float) -> float:
+    """Share of the values below `low` or above `high`, to a bin's width."""
+    centres = histogram.centres()
+    outside = histogram.counts[(centres < low - histogram.width / 2) | (centres > high + histogram.width / 2)].sum()
+    return float(outside / max(1, histogram.total))
+
+
+def overlap(one: Histogram, other: Histogram) -> float:
+    """What two distributions have in common, from 0 to 1: the sum over bins of the smaller of their shares."""
+    exponent = max(one.exponent, other.exponent)
+    shares = [_shares(histogram, exponent) for histogram in (one, other)]
+    return float(sum(min(share, shares[1].get(place, 0.0)) for place, share in shares[0].items()))
+
+
+def _shares(histogram: Histogram, exponent: int) -> dict[int, float]:
+    """The share of every bin that holds anything, by its place among bins of that width."""
+    filled = np.flatnonzero(histogram.counts)
+    found: dict[int, float] = {}
+    for place, count in zip(filled + histogram.first, histogram.counts[filled], strict=True):
+        joined = int(place) >> (exponent - histogram.exponent)
+        found[joined] = found.get(joined, 0.0) + float(count) / histogram.total
+    return found

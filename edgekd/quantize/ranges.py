@@ -45,15 +45,16 @@ def entropy(histogram: Histogram, _: CalibrationRecipe, levels: int) -> Range:
 
     Magnitudes above a threshold are clipped, on both sides. P is the histogram with what is clipped in its outer bins,
     Q what `levels` steps leave of the inner bins; the least Kullback-Leibler divergence KL(P || Q) wins. A histogram of
-    fewer bins than levels cannot tell: then nothing is clipped.
+    fewer bins than levels cannot tell: then nothing is clipped. Exact zeros do not count, every range keeps them: where
+    Relu made half of the values 0, they would else outweigh all others.
     """
     low, high = _with_zero(histogram)
-    counts, centres = histogram.counts.astype(np.float64), histogram.centres()
+    counts, centres = _without_zeros(histogram), histogram.centres()
     best, kept = np.inf, (low, high)
     for factor in np.linspace(1.0, 1 / _STEPS, _STEPS):
         threshold = factor * max(-low, high)
         inside = np.flatnonzero(np.abs(centres) <= threshold)
-        if len(inside) < levels:
+        if len(inside) < levels or not counts[inside].any():
             break
         lost = _divergence(counts, inside[0], inside[-1] + 1, levels)
         if lost < best:
@@ -85,13 +86,13 @@ def mse(histogram: Histogram, _: CalibrationRecipe, levels: int) -> Range:
     end (the model of OCTAV: Sakr et al., ICML 2022, eq. 5). ONNX Runtime has no such method.
     """
     low, high = _with_zero(histogram)
-    counts, centres = histogram.counts.astype(np.float64), histogram.centres()
+    counts, centres = _without_zeros(histogram), histogram.centres()
     factors = np.linspace(1 / _STEPS, 1.0, _STEPS)
     lows, highs = (factors * low if low < 0 else np.zeros(1)), (factors * high if high > 0 else np.zeros(1))
     under, missed_low = _outside(-centres[::-1], counts[::-1], -lows)
     over, missed_high = _outside(centres, counts, highs)
     step = (highs[None, :] - lows[:, None]) / (levels - 1)
-    rounded = counts.sum() - histogram.zeros - missed_low[:, None] - missed_high[None, :]
+    rounded = counts.sum() - missed_low[:, None] - missed_high[None, :]
     error = under[:, None] + over[None, :] + step**2 / 12 * np.maximum(rounded, 0)
     row, column = np.unravel_index(int(error.argmin()), error.shape)
     return float(lows[row]), float(highs[column])
@@ -104,6 +105,14 @@ def _outside(
     from_above = [np.append(np.cumsum((counts * centres**power)[::-1])[::-1], 0.0) for power in (0, 1, 2)]
     many, first, second = (sums[np.searchsorted(centres, ends, side="right")] for sums in from_above)
     return np.maximum(second - 2 * ends * first + ends**2 * many, 0), many
+
+
+def _without_zeros(histogram: Histogram) -> NDArray[np.float64]:
+    """Counts of the values that are not exactly 0."""
+    counts = histogram.counts.astype(np.float64)
+    if histogram.zeros:
+        counts[-histogram.first] -= histogram.zeros
+    return counts
 
 
 def _with_zero(histogram: Histogram) -> Range:

@@ -16,7 +16,9 @@ from zipfile import BadZipFile
 
 import numpy as np
 from numpy.typing import NDArray
+from onnx import ValueInfoProto
 
+from edgekd import onnx_file
 from edgekd.codes import from_codes
 from edgekd.errors import BadData, BadModel, EdgekdError
 from edgekd.inference import Floats, open_session
@@ -125,17 +127,57 @@ class Joined:
 
 
 @dataclass(frozen=True)
-class ChannelsLast:
-    """A source `[n, C, H, W]` as a file of layout NHWC takes it: `[n, H, W, C]`."""
+class Arranged:
+    """A source's images with their axes in another order, or in one row.
+
+    Attributes:
+        source: of images `[n, ...]`.
+        order: of the axes; None: all but the first in one row.
+    """
 
     source: Source
+    order: tuple[int, ...] | None
 
     def __len__(self) -> int:
         return len(self.source)
 
     def parts(self) -> Iterator[Floats]:
         for part in self.source.parts():
-            yield np.ascontiguousarray(part.transpose(0, 2, 3, 1))
+            moved = part.reshape(len(part), -1) if self.order is None else part.transpose(self.order)
+            yield np.ascontiguousarray(moved)
+
+
+def as_fed(source: Source, layout: str) -> Source:
+    """A source `[n, C, H, W]` as a file of that layout takes it."""
+    return Arranged(source, (0, 2, 3, 1)) if layout == "NHWC" else source
+
+
+def arranged(source: Source, entry: ValueInfoProto) -> Source:
+    """A source as an input takes it: as it is, channels moved last or first, or in one row, whichever fits first.
+
+    Raises:
+        BadData: none does.
+    """
+    wanted, first = onnx_file.dimensions(entry), next(batches(source, 1))
+    orders = [(0, 1, 2, 3), (0, 2, 3, 1), (0, 3, 1, 2)] if first.ndim == 4 else [tuple(range(first.ndim))]
+    for order in orders:
+        given = [first.shape[axis] for axis in order[1:]]
+        if wanted is None or _fits(wanted[1:], given):
+            return Arranged(source, order) if order != orders[0] else source
+    if wanted is not None and len(wanted) == 2 and wanted[1] in (None, first.size):
+        return Arranged(source, None)
+    given = list(first.shape[1:])
+    raise BadData(f"images of shape {given} do not fit input {entry.name!r}", where="samples", allowed=str(wanted))
+
+
+def _fits(wanted: Sequence[int | None], given: Sequence[int]) -> bool:
+    return len(wanted) == len(given) and all(w in (None, g) for w, g in zip(wanted, given, strict=True))
+
+
+def cut(stored: Stored, count: int) -> tuple[Stored, Stored]:
+    """So many of the images, and the rest."""
+    parts = stored.images[:count], stored.images[count:]
+    return Stored(parts[0], stored.low, stored.high), Stored(parts[1], stored.low, stored.high)
 
 
 def noise_like(source: Source, count: int, seed: int = 0) -> Source:

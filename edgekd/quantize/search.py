@@ -10,7 +10,6 @@ A remedy stays only if it brings the answers closer. Labels are not needed: the 
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from typing import Any
@@ -42,11 +41,10 @@ class Step:
     sqnr_db: float
     float_nodes: int
     kept: bool
-    seconds: float
 
     def record(self) -> dict[str, Any]:
-        """As it goes into export.json; decibels and seconds to two decimals."""
-        return asdict(self) | {"sqnr_db": round(self.sqnr_db, 2), "seconds": round(self.seconds, 2)}
+        """As it goes into export.json, decibels to two decimals."""
+        return asdict(self) | {"sqnr_db": round(self.sqnr_db, 2)}
 
 
 @dataclass(frozen=True)
@@ -113,10 +111,9 @@ class Search:
             self.histograms = self._observed(self.prepared, bins)
         best: Candidate | None = None
         for recipe in recipes:
-            began = time.monotonic()
             ranges = known if known is not None else self._ranges(self.histograms, recipe)
             tried = self._built(self.prepared, ranges, recipe)
-            best = self._kept(f"calibration {recipe.name}", tried, best, began)
+            best = self._kept(f"calibration {recipe.name}", tried, best)
         assert best is not None
         return best
 
@@ -142,12 +139,11 @@ class Search:
         found = equalization.pairs(best.base)
         if not found:
             return best
-        began = time.monotonic()
         extremes = self._extremes([pair.between for pair in found]) if self.flavour.per_channel else None
         base = equalization.equalized(best.base, found, extremes)
         ranges = self._ranges(self._observed(base, bins_of(best.recipe)), best.recipe)
         name = f"cross-layer equalization of {'weights' if extremes is None else 'activations'}"
-        return self._kept(name, self._built(base, ranges, best.recipe), best, began)
+        return self._kept(name, self._built(base, ranges, best.recipe), best)
 
     def _extremes(self, names: list[str]) -> dict[str, NDArray[np.float32]]:
         """The largest magnitude in every channel of some activations."""
@@ -160,13 +156,11 @@ class Search:
         return found
 
     def _corrected(self, best: Candidate, _: float) -> Candidate:
-        began = time.monotonic()
         model = bias.corrected(best.model, best.base, self._some())
-        return self._kept("bias correction", replace(best, model=model, fidelity=self._judged(model)), best, began)
+        return self._kept("bias correction", replace(best, model=model, fidelity=self._judged(model)), best)
 
     def _mixed(self, best: Candidate, allowed: float) -> Candidate:
         assert self.judge is not None
-        began = time.monotonic()
         again = any(step.kept and step.name == "bias correction" for step in self.steps)
         self.sensitivity = sensitivities(best.base, best.ranges, self.flavour, self.judge)
         build = self._builder(best, again)
@@ -175,7 +169,7 @@ class Search:
             return best
         names, model, fidelity = found
         tried = replace(best, in_float=tuple(names), model=model, fidelity=fidelity)
-        return self._kept("mixed precision", tried, best, began)
+        return self._kept("mixed precision", tried, best)
 
     def _builder(self, best: Candidate, again: bool) -> Callable[[list[str]], ModelProto]:
         def build(names: list[str]) -> ModelProto:
@@ -189,7 +183,7 @@ class Search:
     def _some(self) -> Source:
         return Stored(next(batches(self.source, min(_FEW, len(self.source)))))
 
-    def _kept(self, name: str, tried: Candidate, best: Candidate | None, began: float) -> Candidate:
+    def _kept(self, name: str, tried: Candidate, best: Candidate | None) -> Candidate:
         """The better one; what was tried is written down."""
         kept = best is None or tried.fidelity.better_than(best.fidelity)
         if kept and best is not None and name.startswith("calibration"):
@@ -197,5 +191,5 @@ class Search:
         left = sum(float_nodes(tried.model).values())
         if self.judge is not None:
             told = tried.fidelity
-            self.steps.append(Step(name, told.agreement, told.sqnr_db, left, kept, time.monotonic() - began))
+            self.steps.append(Step(name, told.agreement, told.sqnr_db, left, kept))
         return tried if kept or best is None else best

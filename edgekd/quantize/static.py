@@ -16,7 +16,7 @@ from onnx import ModelProto
 
 from edgekd import onnx_file
 from edgekd.config import CalibrationRecipe, ModelLimits, Quantization
-from edgekd.errors import BadData, BadSetting, EdgekdError
+from edgekd.errors import BadData, EdgekdError
 from edgekd.inference import open_session
 from edgekd.quantize import cache
 from edgekd.quantize.half import halved
@@ -123,15 +123,12 @@ def quantized(
         was judged `steps`, `judged_on` (count), `fidelity`, `sensitivity`.
 
     Raises:
-        BadSetting: the target is none for INT8.
         BadModel: not a float model with one input and something to quantize, or above the target's opset.
         BadData: samples that do not fit it, hold NaN or infinity, or are too few for the recipe; a cache of something
             else.
         EdgekdError: ONNX Runtime failed, or the disk is full.
     """
     limits, wishes = limits or ModelLimits(opset_ceiling=23), wishes or Wishes()
-    if quantization.int8_refused:
-        raise BadSetting("the target is none for INT8", where="--int8", hint=quantization.int8_refused)
     source = samples if not isinstance(samples, np.ndarray) else Stored(np.ascontiguousarray(samples))
     model = checked(float_model, limits)
     recipes = [recipe, *wishes.others]
@@ -163,20 +160,15 @@ def quantized(
     return Outcome(record | _judgement(search, best), ready, best, search.histograms)
 
 
-def half_precision(
-    float_model: Path, out: Path, *, quantization: Quantization, limits: ModelLimits, metadata: dict[str, str]
-) -> dict[str, Any]:
+def half_precision(float_model: Path, out: Path, *, limits: ModelLimits, metadata: dict[str, str]) -> dict[str, Any]:
     """Write the float16 version of a float model; input and output stay float32.
 
     Returns:
         `path`, `sha256` and `bytes` of the file.
 
     Raises:
-        BadSetting: the target is none for half precision.
         BadModel, EdgekdError: as `quantized` does.
     """
-    if quantization.fp16_refused:
-        raise BadSetting("the target is none for half precision", where="--fp16", hint=quantization.fp16_refused)
     model = checked(float_model, limits)
     half = halved(model, float_model)
     own = {"edgekd.float.sha256": onnx_file.sha256(float_model), "edgekd.precision": "fp16"}

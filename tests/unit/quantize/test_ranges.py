@@ -199,6 +199,14 @@ def test_entropy_keeps_all_of_a_flat_histogram():
     assert (low, high) == pytest.approx((-1, 1), rel=0.02)
 
 
+def test_entropy_is_not_led_astray_by_the_zeros_of_relu():
+    values = np.maximum(np.random.default_rng(7).normal(-0.5, 1, 100_000), 0).astype(np.float32)
+    low, high = METHODS["entropy"](filled(values, bins=4096), load_recipe("entropy"), 256)
+    assert low == 0
+    assert high > 0.5 * values.max()
+    assert quantization_error(values, 0, high) < 2 * quantization_error(values, 0, values.max())
+
+
 def test_a_symmetric_target_wants_symmetric_ranges(prepared):
     histograms = observe(prepared, Stored(images(64)), OPERATORS, 2048)
     for low, high in tensor_ranges(histograms, load_recipe("mse"), levels=256, symmetric=True).values():
