@@ -15,7 +15,7 @@ from typing import Annotated
 import typer
 
 from edgekd import __version__, terminal
-from edgekd.cli import catalogue, distilling, measuring, models
+from edgekd.cli import catalogue, checking, distilling, measuring, models
 
 app = typer.Typer(
     name="edgekd",
@@ -51,5 +51,6 @@ for command in (models.inspect, distilling.distill, models.aggregate, models.exp
     app.command()(command)
 app.command("eval")(models.evaluate)
 app.command()(measuring.gate)
+app.command()(checking.check)
 app.add_typer(catalogue.targets, name="targets")
 app.add_typer(catalogue.calibration, name="calibration")

@@ -12,6 +12,7 @@ from edgekd import flags, shipped, terminal
 from edgekd.cli.options import (
     Bounds,
     Json,
+    Run,
     Shape,
     Subject,
     TargetName,

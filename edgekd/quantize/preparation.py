@@ -118,20 +118,37 @@ def fixed_shapes(model: ModelProto, path: Path) -> ModelProto:
     """
     whole = ModelProto()
     whole.CopyFrom(model)
+    free = set[str]()
     for entry in onnx_file.real_inputs(whole):
         known = onnx_file.dimensions(entry)
         if known is None or None in known[1:]:
             what = f"input {entry.name!r} leaves dimensions free: {known or 'all'}"
             raise BadModel(what, where=path, hint="the target takes static shapes alone: export it with a fixed size")
         if known[:1] == [None]:
-            entry.type.tensor_type.shape.dim[0].dim_value = 1
+            batch = entry.type.tensor_type.shape.dim[0]
+            free.add(batch.dim_param)
+            batch.dim_value = 1
     del whole.graph.value_info[:]
+    _fix_outputs(whole, free - {""})
     for value in whole.graph.output:
-        value.type.tensor_type.ClearField("shape")
-    inferred = {value.name: value for value in onnx.shape_inference.infer_shapes(whole).graph.output}
-    for value in whole.graph.output:
-        value.CopyFrom(inferred[value.name])
         if None in (onnx_file.dimensions(value) or [None]):
             what = f"the shape of output {value.name!r} cannot be told for a batch of one"
             raise BadModel(what, where=path, hint="the target takes static shapes alone: export it with a fixed size")
     return whole
+
+
+def _fix_outputs(model: ModelProto, free: set[str]) -> None:
+    """Fix the outputs' dimensions of these names to 1, and infer what is still free then, in place.
+
+    By name first: onnx knows no shapes behind QuantizeLinear of 16 bits in ONNX Runtime's own domain.
+    """
+    for value in model.graph.output:
+        for dim in value.type.tensor_type.shape.dim:
+            if dim.dim_param in free:
+                dim.dim_value = 1
+    unknown = [value for value in model.graph.output if None in (onnx_file.dimensions(value) or [None])]
+    for value in unknown:
+        value.type.tensor_type.ClearField("shape")
+    inferred = {value.name: value for value in onnx.shape_inference.infer_shapes(model).graph.output} if unknown else {}
+    for value in unknown:
+        value.CopyFrom(inferred[value.name])
