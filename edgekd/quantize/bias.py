@@ -29,6 +29,8 @@ def corrected(quantized: ModelProto, prepared: ModelProto, source: Source) -> Mo
     whole.CopyFrom(quantized)
     floats = {node.name: node for node in prepared.graph.node}
     layers = [n for n in whole.graph.node if n.op_type in ("Conv", "Gemm") and len(n.input) > 2 and n.name in floats]
+    if not layers:
+        return whole
     wanted = _means(prepared, source, [floats[node.name].output[0] for node in layers])
     for node in layers:
         found = _means(whole, source, [node.output[0]])[node.output[0]]
@@ -46,7 +48,7 @@ def _means(model: ModelProto, source: Source, names: list[str]) -> dict[str, Arr
             value = values[name].astype(np.float64)
             mean = value.mean(axis=(0, *range(2, value.ndim))) * len(value)
             sums[name] = sums.get(name, 0.0) + mean
-        count += len(values[names[0]]) if names else 0
+        count += len(values[names[0]])
     return {name: total / count for name, total in sums.items()}
 
 

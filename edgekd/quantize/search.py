@@ -157,6 +157,8 @@ class Search:
 
     def _corrected(self, best: Candidate, _: float) -> Candidate:
         model = bias.corrected(best.model, best.base, self._some())
+        if model == best.model:  # no layer has a bias
+            return best
         return self._kept("bias correction", replace(best, model=model, fidelity=self._judged(model)), best)
 
     def _mixed(self, best: Candidate, allowed: float) -> Candidate:
