@@ -99,15 +99,23 @@ def _options(flavour: Quantization, model: ModelProto) -> dict[str, Any]:
 def float_nodes(model: ModelProto) -> dict[str, int]:
     """Nodes that compute in float, counted by operator.
 
-    Those for which ONNX Runtime knows no INT8 form, and those none of whose inputs comes from a DequantizeLinear.
+    Those for which ONNX Runtime knows no INT8 form, those none of whose inputs comes from a DequantizeLinear, and those
+    that multiply by weights unless both factors come from one.
     """
     return dict(sorted(Counter(node.op_type for node in _floating(model)).items()))
 
 
 def _floating(model: ModelProto) -> list[onnx.NodeProto]:
     dequantized = {node.output[0] for node in model.graph.node if node.op_type == "DequantizeLinear"}
-    computing = (node for node in model.graph.node if node.op_type not in QUANTIZED)
-    return [n for n in computing if n.op_type not in OPERATORS or not dequantized & set(n.input)]
+
+    def in_int8(node: onnx.NodeProto) -> bool:
+        if node.op_type not in OPERATORS:
+            return False
+        if node.op_type in WEIGHTED:
+            return set(node.input[:2]) <= dequantized
+        return bool(dequantized & set(node.input))
+
+    return [node for node in model.graph.node if node.op_type not in QUANTIZED and not in_int8(node)]
 
 
 def reasons(model: ModelProto, flavour: Quantization, in_float: Collection[str]) -> list[dict[str, str]]:
