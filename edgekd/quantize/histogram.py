@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 Floats = NDArray[np.float32]
+_CHUNK = 2**16  # values binned at a time: they are held as 64-bit numbers meanwhile
 _FINEST = -120
 """Exponent of the narrowest bins: float32 still holds what values are multiplied by."""
 
@@ -71,9 +72,10 @@ class Histogram:
         self.mean_high += (high - self.mean_high) / self.batches
         self.zeros += values.size - int(np.count_nonzero(values))
         self._reach(low, high)
-        scaled = np.floor(values.ravel() * np.float32(math.ldexp(1.0, -self.exponent)))
-        places = scaled.astype(np.int64) - self.first
-        self.counts += np.bincount(places, minlength=len(self.counts))
+        for start in range(0, values.size, _CHUNK):
+            scaled = values.reshape(-1)[start : start + _CHUNK] * np.float32(math.ldexp(1.0, -self.exponent))
+            places = np.floor(scaled, out=scaled).astype(np.int64) - self.first
+            self.counts += np.bincount(places, minlength=len(self.counts))
 
     def _reach(self, low: float, high: float) -> None:
         """Widen the bins until all that came and comes fits into them."""

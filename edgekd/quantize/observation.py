@@ -17,8 +17,8 @@ from edgekd.quantize.histogram import Histogram
 from edgekd.quantize.samples import Source, batches
 
 Floats = NDArray[np.float32]
-_BATCH, _BATCH_BYTES = 16, 2**25
-"""Samples in one run, at most; fewer of a model whose activations for so many would fill 32 MiB."""
+_BATCH, _BATCH_BYTES = 16, 2**23
+"""Samples in one run, at most; fewer of a model whose activations for so many would fill 8 MiB."""
 
 
 def activations(model: ModelProto, operators: Collection[str]) -> list[str]:
@@ -59,6 +59,7 @@ def observe(model: ModelProto, source: Source, operators: Collection[str], bins:
             except ValueError as error:
                 what = f"activation {name} is {error} on a calibration sample"
                 raise EdgekdError(what, hint="the float model itself breaks on it") from error
+        values.clear()  # or they would be held while the next ones are computed
     return found
 
 
