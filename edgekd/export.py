@@ -22,7 +22,7 @@ from edgekd.extras import require_distill
 from edgekd.headers import Form, form_of
 from edgekd.inference import agreement, fed, logits
 from edgekd.quantize import Delivery, Held, Order, Source, Stored, Terms, deliver, require_precision
-from edgekd.quantize.run_samples import calibration_images, unseen_images, with_real
+from edgekd.quantize.run_samples import calibration_images, classifier, unseen_images, with_real
 from edgekd.quantize.samples import as_fed
 from edgekd.run_folder import FORM, RunFolder, atomic, read_json, task_of, write_json
 from edgekd.tasks import NOTE
@@ -252,7 +252,7 @@ def _file_record(run: RunFolder, kind: str, path: Path, traced: Traced | None) -
 def _int8(
     run: RunFolder, record: dict[str, Any], target: Target, recipe: CalibrationRecipe, count: int, terms: Terms
 ) -> Delivery:
-    calibration, reference = _calibration_images(run, record, count, terms)
+    calibration, reference = _calibration_images(run, record, recipe, count, terms)
     order = Order(
         target,
         "int8",
@@ -273,16 +273,18 @@ def _fp16(run: RunFolder, record: dict[str, Any], target: Target, terms: Terms) 
 
 
 def _calibration_images(
-    run: RunFolder, record: dict[str, Any], count: int, terms: Terms
+    run: RunFolder, record: dict[str, Any], recipe: CalibrationRecipe, count: int, terms: Terms
 ) -> tuple[Source, tuple[Source, str]]:
     """Images to calibrate on, and others to compare their activations with; of real ones, if there are any, a share."""
     teacher = record["teacher"]
-    layout = teacher["layout"]
+    layout, classify = teacher["layout"], None
+    if recipe.balanced and task_of(record) == "classes":
+        classify = classifier(onnx_file.load(run.student_onnx), lambda source: as_fed(source, layout))
     if terms.real is None:
-        calibration = as_fed(calibration_images(run, record, count), layout)
+        calibration = as_fed(calibration_images(run, record, count, classify), layout)
         return calibration, (_unseen(run, record), "generated samples of another seed")
     taken = round(count * terms.real_share)
-    generated = as_fed(calibration_images(run, record, count - taken), layout)
+    generated = as_fed(calibration_images(run, record, count - taken, classify), layout)
     mixed, rest = with_real(generated, terms.real, taken, teacher["low"], teacher["high"], layout)
     return mixed, (rest, "real samples")
 

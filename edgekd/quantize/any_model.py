@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from onnx import ValueInfoProto
+from onnx import ModelProto, ValueInfoProto
 
 from edgekd import __version__, onnx_file
 from edgekd.config import CalibrationRecipe, Target
@@ -14,7 +15,7 @@ from edgekd.errors import BadSetting, EdgekdError
 from edgekd.quantize.delivery import Order, Precision, Terms, deliver, require_precision
 from edgekd.quantize.preparation import checked
 from edgekd.quantize.proof import Held
-from edgekd.quantize.run_samples import JUDGED, calibration_images, unseen_images
+from edgekd.quantize.run_samples import JUDGED, Labels, calibration_images, classifier, unseen_images
 from edgekd.quantize.samples import Joined, Source, Stored, arranged, cut, real_samples
 from edgekd.run_folder import RunFolder, write_json
 from edgekd.tasks import Task
@@ -68,11 +69,10 @@ def export_model(
     out = out or model.with_name(f"{model.stem}.{precision}.onnx")
     if out.exists() and not overwrite:
         raise BadSetting(f"{out} is there already", where="--out", hint="name another file, or say --overwrite")
-    entry = onnx_file.real_inputs(checked(model, target.model))[0]
+    graph = checked(model, target.model)
     low, high, task, layout = _reading(model)
     low, high = bounds or (low, high)
-    count = recipe.samples
-    pool = _pool(entry, generator, terms, count, low, high)
+    pool = _pool(graph, generator, terms, recipe, low, high, task)
     order = Order(
         target,
         precision,
@@ -113,15 +113,26 @@ def _reading(model: Path) -> tuple[float, float, Task, str]:
     return spec.low, spec.high, spec.task, spec.layout
 
 
-def _pool(entry: ValueInfoProto, run: RunFolder | None, terms: Terms, count: int, low: float, high: float) -> _Pool:
+def _pool(
+    graph: ModelProto,
+    run: RunFolder | None,
+    terms: Terms,
+    recipe: CalibrationRecipe,
+    low: float,
+    high: float,
+    task: Task,
+) -> _Pool:
     if run is None and terms.real is None:
         hint = "give --generator RUN, whose generator makes samples, or --samples FILE.npz"
         raise BadSetting("no samples to calibrate on or to compare with", where="edgekd export", hint=hint)
+    entry = onnx_file.real_inputs(graph)[0]
     real = real_samples(terms.real, low, high) if terms.real is not None else None
     if run is None:
         assert real is not None
-        return _of_real(real, entry, count)
-    return _of_run(run, real, entry, count, terms.real_share)
+        return _of_real(real, entry, recipe.samples)
+    even = recipe.balanced and task == "classes" and len(onnx_file.dimensions(graph.graph.output[0]) or ()) == 2
+    classify = classifier(graph, lambda source: arranged(source, entry)) if even else None
+    return _of_run(run, real, entry, recipe.samples, terms.real_share, classify)
 
 
 def _of_real(real: Stored, entry: ValueInfoProto, count: int) -> _Pool:
@@ -132,14 +143,21 @@ def _of_real(real: Stored, entry: ValueInfoProto, count: int) -> _Pool:
     return _Pool(arranged(own, entry), fed, (fed, "real samples"))
 
 
-def _of_run(run: RunFolder, real: Stored | None, entry: ValueInfoProto, count: int, share: float) -> _Pool:
+def _of_run(
+    run: RunFolder,
+    real: Stored | None,
+    entry: ValueInfoProto,
+    count: int,
+    share: float,
+    classify: Callable[[Source], Labels] | None,
+) -> _Pool:
     record = run.record()
     run.require(run.generator_onnx, "export")
     unseen = arranged(unseen_images(run, record), entry)
     if real is None:
-        calibration = arranged(calibration_images(run, record, count), entry)
+        calibration = arranged(calibration_images(run, record, count, classify), entry)
         return _Pool(calibration, unseen, (unseen, "generated samples of another seed"))
     own, rest = cut(real, round(count * share))
-    generated = arranged(calibration_images(run, record, count - len(own)), entry)
+    generated = arranged(calibration_images(run, record, count - len(own), classify), entry)
     left = arranged(rest if len(rest) else own, entry)
     return _Pool(Joined([arranged(own, entry), generated]), unseen, (left, "real samples"))

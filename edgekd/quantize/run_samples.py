@@ -2,9 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+from numpy.typing import NDArray
+from onnx import ModelProto
+
+from edgekd.inference import scores_name
+from edgekd.quantize.observation import runs
 from edgekd.quantize.samples import Generated, Joined, Source, Stored, as_fed, cut, real_samples
 from edgekd.run_folder import RunFolder
 
@@ -12,7 +19,14 @@ JUDGED = 1024
 """How many generated images recipes and remedies are chosen by."""
 
 
-def calibration_images(run: RunFolder, record: dict[str, Any], count: int) -> Source:
+Labels = NDArray[np.int64]
+_POOL = 4
+"""Times the images wanted that are drawn to choose from where every class is to have its share."""
+
+
+def calibration_images(
+    run: RunFolder, record: dict[str, Any], count: int, classify: Callable[[Source], Labels] | None = None
+) -> Source:
     """Images `[n, C, H, W]` like those the student learned from: procedural ones in the share of its recipe, generated
     ones.
 
@@ -23,13 +37,50 @@ def calibration_images(run: RunFolder, record: dict[str, Any], count: int) -> So
         run: whose generator was exported.
         record: the contents of its run.json.
         count: how many.
+        classify: where generated images are to be of every class alike, tells their classes, `[n]`.
     """
     settings, teacher = record["settings"], record["teacher"]
     wanted = round(count * settings.get("recipe", {}).get("prior_share", 0.0))
     codes = run.procedural((teacher["channels"], teacher["height"], teacher["width"]))[:wanted]
-    generated = Generated(run.generator_onnx, count - len(codes), settings["seed"])
+    left = count - len(codes)
+    generated = Generated(run.generator_onnx, left, settings["seed"])
+    if classify is not None:
+        labels = classify(Generated(run.generator_onnx, _POOL * left, settings["seed"]))
+        generated = Generated(run.generator_onnx, left, settings["seed"], evenly(labels, left))
     # A fixed batch leaves some of the last ones out: of generated ones there are most.
     return Joined([Stored(codes, teacher["low"], teacher["high"]), generated])
+
+
+def evenly(labels: Labels, count: int) -> Labels:
+    """Numbers of so many samples, ascending: of every class the first ones, as many of each as there are, up to its
+    share.
+
+    Args:
+        labels: class of every sample, `[n]`; n is not below `count`.
+        count: how many are wanted.
+    """
+    places = np.zeros(len(labels), np.int64)  # which of its class a sample is
+    for one in np.unique(labels):
+        places[labels == one] = np.arange((labels == one).sum())
+    chosen: Labels = np.sort(np.argsort(places, kind="stable")[:count])
+    return chosen
+
+
+def classifier(model: ModelProto, fit: Callable[[Source], Source]) -> Callable[[Source], Labels]:
+    """What tells the classes that a model sees in images.
+
+    Args:
+        model: answers `[n, K]`.
+        fit: brings a source of images into the order that the model takes.
+    """
+    name = scores_name(model)
+
+    def classify(source: Source) -> Labels:
+        parts = [values[name].argmax(axis=1) for values in runs(model, fit(source), [name])]
+        labels: Labels = np.concatenate(parts)
+        return labels
+
+    return classify
 
 
 def unseen_images(run: RunFolder, record: dict[str, Any]) -> Source:

@@ -435,6 +435,23 @@ def test_coverage_compares_the_generator_with_noise(original):
     assert report["calibration"]["tensors"].keys() == report["noise"]["tensors"].keys()
 
 
+def test_balanced_samples_are_of_every_class_alike(exported):
+    def counts(recipe):
+        seen = []
+        kept = {"deliver": lambda model, out, order: seen.append(order.calibration) or deliver(model, out, order)}
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr("edgekd.export.deliver", kept["deliver"])
+            export(exported, int8=True, target=TARGET, recipe=recipe, samples=64)
+        images = np.concatenate(list(seen[0].parts()))
+        return len(images), np.bincount(logits(exported.student_onnx, images).argmax(axis=1), minlength=4)
+
+    drawn, plain = counts(RECIPE)
+    chosen, even = counts(RECIPE.model_copy(update={"balanced": True}))
+    assert drawn == chosen == 64
+    assert even.std() <= plain.std()
+    assert even.min() >= plain.min()
+
+
 def test_real_samples_take_their_share(exported, tmp_path):
     codes = np.random.default_rng(0).integers(0, 256, (80, 1, 12, 12)).astype(np.uint8)
     np.savez(tmp_path / "real.npz", images=codes, labels=np.zeros(80))
