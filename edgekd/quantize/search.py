@@ -111,7 +111,7 @@ class Search:
             self.histograms = self._observed(self.prepared, bins)
         best: Candidate | None = None
         for recipe in recipes:
-            ranges = known if known is not None else self._ranges(self.histograms, recipe)
+            ranges = known if known is not None else self.ranges(self.histograms, recipe)
             tried = self._built(self.prepared, ranges, recipe)
             best = self._kept(f"calibration {recipe.name}", tried, best)
         assert best is not None
@@ -120,7 +120,8 @@ class Search:
     def _observed(self, model: ModelProto, bins: int) -> dict[str, Histogram]:
         return observe(model, self.source, quantizable(self.flavour), bins)
 
-    def _ranges(self, histograms: Mapping[str, Histogram], recipe: CalibrationRecipe) -> dict[str, Range]:
+    def ranges(self, histograms: Mapping[str, Histogram], recipe: CalibrationRecipe) -> dict[str, Range]:
+        """By a recipe, for the target's number of levels and symmetry."""
         symmetric = self.flavour.activation_symmetric
         return tensor_ranges(histograms, recipe, levels=levels(self.flavour), symmetric=symmetric)
 
@@ -141,7 +142,7 @@ class Search:
             return best
         extremes = self._extremes([pair.between for pair in found]) if self.flavour.per_channel else None
         base = equalization.equalized(best.base, found, extremes)
-        ranges = self._ranges(self._observed(base, bins_of(best.recipe)), best.recipe)
+        ranges = self.ranges(self._observed(base, bins_of(best.recipe)), best.recipe)
         name = f"cross-layer equalization of {'weights' if extremes is None else 'activations'}"
         return self._kept(name, self._built(base, ranges, best.recipe), best)
 

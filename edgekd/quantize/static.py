@@ -139,7 +139,7 @@ def quantized(
     search = _searching(ready, source, quantization, wishes)
     best = _best(search, recipes, wishes, known, float_model)
     if wishes.cache and known is None:
-        cache.write(wishes.cache, key, best.ranges)
+        cache.write(wishes.cache, key, search.ranges(search.histograms, recipe))  # not of an equalized model
     own = {
         "edgekd.calibration": _compact(best.recipe.model_dump(exclude={"title"}, by_alias=True)),
         "edgekd.calibration.samples": f"{len(source)} sha256:{sample_digest}",

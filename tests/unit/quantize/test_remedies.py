@@ -199,6 +199,18 @@ def test_a_search_shows_what_each_step_bought(tmp_path):
     assert noise == pytest.approx(kept[-1]["sqnr_db"], abs=3)
 
 
+def test_a_cache_holds_ranges_of_the_model_and_not_of_the_equalized_one(tmp_path):
+    onnx.save(network(spread=3.0, seed=1), tmp_path / "n.onnx")
+    wishes = Wishes(judged_on=Stored(samples(100, seed=9)), allowed=0.0, cache=tmp_path / "cache.json")
+    made = []
+    for name in ("first.onnx", "second.onnx"):
+        options = {"quantization": Quantization(), "recipe": MINMAX, "metadata": {}, "wishes": wishes}
+        made.append(quantized(tmp_path / "n.onnx", tmp_path / name, samples(), **options))
+    assert any(step["kept"] for step in made[0].record["steps"][1:])
+    assert made[1].record["steps"] == made[0].record["steps"]
+    assert (tmp_path / "first.onnx").read_bytes() == (tmp_path / "second.onnx").read_bytes()
+
+
 def test_nothing_more_is_tried_than_is_needed(tmp_path):
     onnx.save(network(), tmp_path / "n.onnx")
     wishes = Wishes(judged_on=Stored(samples(50, seed=9)), allowed=0.5)
