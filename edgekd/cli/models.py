@@ -114,6 +114,8 @@ def export(
     watch, reason = _stopwatch(device, measure and (int8 or fp16))
     terms = _terms(max_drop, force, watch, calibration_cache, recipes[1:], samples, real_share)
     if model := as_model(subject):
+        if keep_headers is not None or header_outputs:
+            raise BadSetting("headers are a run's", where="--keep-headers, --header-outputs", allowed="with a RUN")
         if int8 == fp16:
             raise BadSetting("a MODEL is made one of them", where="edgekd export", allowed="--int8 or --fp16")
         from edgekd.quantize.any_model import export_model
