@@ -156,6 +156,61 @@ def cell(seeds: dict[str, Any]) -> str:
     return ", ".join((told if values else []) + ([f"{failed} of {len(seeds)} failed"] if failed else []))
 
 
+def quantize() -> str:
+    """INT8 of finished students, of a network made to break it, and what calibration needs."""
+    return "\n\n".join([_students(), _breaking(), _memory()])
+
+
+def _students() -> str:
+    record = json.loads((ROOT / "benchmarks/results/quantize_students.json").read_text())
+    told = []
+    for run in record["runs"].values():
+        head = ("student", "size", "p50, 1 thread", "accuracy, test images", "CPU time, peak memory")
+        rows: list[tuple[str, ...]] = [head, ("---",) * 5]
+        for label, model in run["models"].items():
+            if "accuracy" not in model:
+                continue
+            cost = (
+                f"{model['cpu_seconds']:.0f} s, {model['peak_bytes'] / 1e6:,.0f} MB" if "peak_bytes" in model else "–"
+            )
+            time = f"{model['p50_ms']:.3f} ms" if "p50_ms" in model else "–"
+            rows.append((label, f"{model['bytes'] / 1000:,.0f} kB", time, percent(model["accuracy"]), cost))
+        name = f"`{run['student']['name']}` of {run['dataset']}, {run['images']:,} test images, one run:"
+        told.append(f"{name}\n\n{lines(rows)}")
+    return "\n\n".join(told)
+
+
+def _breaking() -> str:
+    record = json.loads((ROOT / "benchmarks/results/quantize_breaking.json").read_text())
+    rows: list[tuple[str, ...]] = [
+        ("a depthwise network, channels up to a hundredfold apart", "accuracy"),
+        ("---",) * 2,
+    ]
+    rows += [(label, percent(model["accuracy"])) for label, model in record["models"].items()]
+    steps: list[tuple[str, ...]] = [
+        ("what edgekd tried on it", "agrees with float", "signal to noise", ""),
+        ("---",) * 4,
+    ]
+    for one in record["steps"]:
+        fate = "kept" if one["kept"] else "left out"
+        steps.append((one["name"], percent(one["agreement"]), f"{one['sqnr_db']:.1f} dB", fate))
+    return f"{lines(rows)}\n\n{lines(steps)}"
+
+
+def _memory() -> str:
+    record = json.loads((ROOT / "benchmarks/results/quantize_memory.json").read_text())
+    counts = sorted({figure["samples"] for figure in record["figures"]})
+    rows: list[tuple[str, ...]] = [("peak memory of calibration", *(f"{count:,} samples" for count in counts))]
+    rows.append(("---",) * (1 + len(counts)))
+    found = {(f["tool"], f["method"], f["samples"]): f.get("peak") for f in record["figures"]}
+    for tool, method in dict.fromkeys((f["tool"], f["method"]) for f in record["figures"]):
+        peaks = [found.get((tool, method, count)) for count in counts]
+        cells = [f"{peak / 1e6:,.0f} MB" if peak else "not tried" for peak in peaks]
+        rows.append((f"{tool}, {method}", *cells))
+    growth = 100 * (max(record["growth"].values()) - 1)
+    return f"{lines(rows)}\n\nOf {record['model']}; edgekd grows by {growth:.0f} % at most."
+
+
 def lines(rows: list[tuple[str, ...]]) -> str:
     return "\n".join("| " + " | ".join(cells) + " |" for cells in rows)
 
@@ -169,6 +224,7 @@ TABLES = {
     "folded": folded,
     "segmentation": segmentation,
     "distill": distill,
+    "quantize": quantize,
 }
 
 

@@ -217,21 +217,69 @@ class Runtime(Record):
 
 
 class Quantization(Record):
-    """The INT8 flavour the device runs fast."""
+    """The precision and the QDQ flavour the device runs fast."""
 
-    activation: Literal["uint8", "int8"] = "uint8"
+    precision: Literal["int8", "fp16", "fp32"] = Field(default="int8", description="what the device runs fastest")
+    int8_refused: str = Field(default="", description="why INT8 is not for this device; empty where it is")
+    fp16_refused: str = Field(default="", description="why half precision is not for this device; empty where it is")
+    activation: Literal["uint8", "int8", "uint16", "int16"] = "uint8"
     weight: Literal["int8", "uint8"] = "int8"
     per_channel: bool = True
-    reduce_range: bool = False
+    per_channel_operators: tuple[str, ...] = Field(
+        default=(), description="the only ones whose weights have a scale per channel; empty: all that can"
+    )
+    reduce_range: bool = Field(default=False, description="weights of 7 bits, so that sums of 16 bits do not saturate")
     activation_symmetric: bool = False
     weight_symmetric: bool = True
+    quantize_bias: bool = Field(default=True, description="biases as int32; false: they stay in float")
+    dedicated_pairs: bool = Field(default=False, description="a DequantizeLinear for every reader of a tensor")
+    minimum_range: float | None = Field(default=None, gt=0, description="ranges narrower than this are widened")
+    float_operators: tuple[str, ...] = Field(default=(), description="operators that are left in float")
+
+    @model_validator(mode="after")
+    def _precision_is_allowed(self) -> Quantization:
+        refused = {"int8": self.int8_refused, "fp16": self.fp16_refused, "fp32": ""}
+        if refused[self.precision]:
+            raise ValueError(f"precision is {self.precision}, which {self.precision}_refused says is not for it")
+        if self.per_channel_operators and not self.per_channel:
+            raise ValueError("per_channel_operators is set only with per_channel")
+        return self
 
 
 class ModelLimits(Record):
-    """What the device's runtime accepts."""
+    """What the device's runtime accepts, and which of it edgekd writes."""
 
-    opset: int = Field(default=18, ge=13, le=23)
-    ir_version: int = Field(default=10, ge=7)
+    opset: int = Field(default=18, ge=13, le=23, description="of the files that export writes")
+    opset_ceiling: int | None = Field(default=None, ge=13, description="highest that is read; none: opset")
+    ir_version: int = Field(default=10, ge=7, description="highest that is read")
+    static_shapes: bool = Field(default=False, description="every dimension must be fixed; files get a batch of one")
+    max_rank: int | None = Field(default=None, ge=1, description="of any tensor")
+    denied_operators: tuple[str, ...] = Field(default=(), description="operators that the runtime does not run")
+    checker: Literal["nnapi", "coreml-mlprogram", "coreml-neuralnetwork"] | None = Field(
+        default=None, description="list of operators in ONNX Runtime's own usability checker"
+    )
+    ort_format: Literal["none", "fixed", "runtime"] = Field(
+        default="none", description="also write an .ort file, with optimizations fixed or saved for the runtime"
+    )
+
+    @model_validator(mode="after")
+    def _ceiling_is_above(self) -> ModelLimits:
+        if self.opset_ceiling is not None and self.opset_ceiling < self.opset:
+            raise ValueError("opset_ceiling must not be below opset")
+        return self
+
+    @property
+    def highest_opset(self) -> int:
+        """The highest opset that the device reads."""
+        return self.opset_ceiling or self.opset
+
+
+class Machine(Record):
+    """What a device must be for its figures to be its own. A time taken elsewhere is no time of this device."""
+
+    architecture: Literal["any", "x86_64", "aarch64", "wasm"] = "any"
+    flags: tuple[str, ...] = Field(default=(), description="that /proc/cpuinfo must list")
+    flags_absent: tuple[str, ...] = Field(default=(), description="that it must not list")
 
 
 class Protocol(Record):
@@ -274,6 +322,7 @@ class Target(Record):
     schema_version: Literal[1] = Field(alias="schema")
     name: str = Field(pattern=r"^[a-z0-9][a-z0-9-]*$")
     title: str
+    machine: Machine = Machine()
     runtime: Runtime = Runtime()
     model: ModelLimits = ModelLimits()
     quantization: Quantization = Quantization()
@@ -287,19 +336,20 @@ class CalibrationRecipe(Record):
     schema_version: Literal[1] = Field(alias="schema")
     name: str = Field(pattern=r"^[a-z0-9][a-z0-9-]*$")
     title: str
-    method: Literal["minmax", "percentile", "entropy"]
-    samples: int = Field(default=512, ge=1, le=65536, description="how many generator samples to draw")
+    method: Literal["minmax", "moving-average", "percentile", "entropy", "mse"]
+    samples: int = Field(default=512, ge=1, le=65536, description="how many samples to calibrate on")
     minimum: int = Field(default=8, ge=1, description="fewer samples than this are refused")
     symmetric: bool = Field(default=False, description="ranges are made symmetric about zero")
+    balanced: bool = Field(default=False, description="generated images of every class alike, as the model sees them")
     percentile: float | None = Field(default=None, gt=50, le=100, description="share of values kept, in percent")
-    bins: int | None = Field(default=None, ge=256, le=65536, description="histogram bins over the first samples' range")
+    bins: int | None = Field(default=None, ge=256, le=65536, description="histogram bins over the range of all samples")
 
     @model_validator(mode="after")
     def _keys_belong(self) -> CalibrationRecipe:
         if (self.percentile is not None) != (self.method == "percentile"):
             raise ValueError("percentile is set for, and only for, method 'percentile'")
-        if (self.bins is not None) != (self.method in ("percentile", "entropy")):
-            raise ValueError("bins is set for, and only for, methods 'percentile' and 'entropy'")
+        if (self.bins is not None) != (self.method in ("percentile", "entropy", "mse")):
+            raise ValueError("bins is set for, and only for, methods 'percentile', 'entropy' and 'mse'")
         if self.samples < self.minimum:
             raise ValueError("samples must not be below minimum")
         return self

@@ -16,15 +16,16 @@ import numpy as np
 from onnx import ModelProto
 
 from edgekd import __version__, onnx_file
-from edgekd.codes import from_codes
 from edgekd.config import CalibrationRecipe, Target
 from edgekd.errors import BadModel, BadRun
 from edgekd.extras import require_distill
 from edgekd.headers import Form, form_of
-from edgekd.inference import Floats, agreement, fed, logits
-from edgekd.quantize import generator_samples, quantize
+from edgekd.inference import agreement, fed, logits
+from edgekd.quantize import Delivery, Held, Order, Source, Stored, Terms, deliver, require_precision
+from edgekd.quantize.run_samples import calibration_images, classifier, unseen_images, with_real
+from edgekd.quantize.samples import as_fed
 from edgekd.run_folder import FORM, RunFolder, atomic, read_json, task_of, write_json
-from edgekd.tasks import KINDS, NOTE
+from edgekd.tasks import NOTE
 
 if TYPE_CHECKING:
     from torch.nn import Module
@@ -33,7 +34,6 @@ if TYPE_CHECKING:
 
 SCHEMA = "edgekd.export/1"
 _EXAMPLES = 2048  # how many held-out images the check of the student against torch looks at, at most
-_FAITHFUL = 0.95  # INT8 and float students that agree on less than this share of images deserve a warning
 _LATENTS = 256  # how many images the check of the generator looks at
 
 
@@ -47,8 +47,11 @@ def export(
     trust_factory: bool = False,
     keep_headers: Sequence[int] | None = None,
     header_outputs: bool = False,
+    fp16: bool = False,
+    terms: Terms | None = None,
 ) -> dict[str, Any]:
-    """Write `student.onnx`, `generator.onnx`, with `int8` also `student.int8.onnx`, and `export.json`.
+    """Write `student.onnx`, `generator.onnx`, `export.json`, and `student.int8.onnx` or `student.fp16.onnx` if asked
+    for.
 
     A float file that is up to date is kept: it carries the sha256 of the weights it was made from.
 
@@ -57,7 +60,9 @@ def export(
         int8: quantize the student for the target.
         target: opset, IR version and INT8 flavour.
         recipe: how activation ranges are found.
-        samples: calibrate on that many generated images instead of the recipe's number.
+        samples: calibrate on that many images instead of the recipe's number.
+        fp16: bring the student to half precision for the target.
+        terms: what INT8 or half precision may cost, and how that is found out.
         trust_factory: see `edgekd.networks.load_student`.
         keep_headers: of a student with headers those that the file is to hold, by number from 0; None: all.
         header_outputs: have it answer each header's logits as well, behind its own, as `header_0` and so on.
@@ -69,29 +74,41 @@ def export(
         BadRun: not distilled yet, or damaged, or its student is a factory that is not trusted.
         BadSetting: it has no headers, or not those.
         CannotLoad: a float file must be written, and edgekd[distill] is not installed.
+        BadSetting: the target is none for INT8, or for half precision.
         EdgekdError: an ONNX file answers otherwise than torch, or quantization failed. The file is not written then.
     """
+    if int8:
+        require_precision(target, "int8")
+    if fp16:
+        require_precision(target, "fp16")
     record = run.record()
     warnings = _unfinished(run, record)
     form = form_of(run, record, keep_headers, header_outputs)
     files, told = _float_models(run, record, target, trust_factory, form)
     warnings += told
     stale = _without_stale_int8(run)  # before quantizing, which may fail and leave it
-    quantized: dict[str, Any] | None = None
+    made: dict[str, Delivery] = {}
     if int8:
-        quantized = _int8(run, record, target, recipe, recipe.samples if samples is None else samples)
-        files["student_int8"] = {key: quantized.pop(key) for key in ("path", "sha256", "bytes")}
+        count = recipe.samples if samples is None else samples
+        made["int8"] = _int8(run, record, target, recipe, count, terms or Terms())
     else:
         warnings += stale
-    agreements = _agreements(run, record, int8) if run.held_out_file.is_file() else None
-    warnings += _unfaithful_int8(agreements, KINDS[task_of(record)].counted)
+    if fp16:
+        made["fp16"] = _fp16(run, record, target, terms or Terms())
+    for precision, delivery in made.items():
+        files |= delivery.files(f"student_{precision}")
+        warnings += delivery.warnings
+    written = int8 and made["int8"].file is not None
+    agreements = _agreements(run, record, written) if run.held_out_file.is_file() else None
     result = {
         "schema": SCHEMA,
         "tool": {"name": "edgekd", "version": __version__},
         "target": target.name,
         "headers": form.told(),
         "files": files,
-        "quantization": quantized,
+        "quantization": made["int8"].quantization if int8 else None,
+        "proof": {precision: delivery.proof for precision, delivery in made.items()},
+        "coverage": made["int8"].coverage if int8 else None,
         "agreement": agreements,
         "warnings": warnings,
     }
@@ -233,31 +250,57 @@ def _file_record(run: RunFolder, kind: str, path: Path, traced: Traced | None) -
 
 
 def _int8(
-    run: RunFolder, record: dict[str, Any], target: Target, recipe: CalibrationRecipe, count: int
-) -> dict[str, Any]:
-    images = _calibration_images(run, record, count)
-    return quantize(
-        run.student_onnx,
-        run.student_int8_onnx,
-        fed(images, record["teacher"]["layout"]),
-        quantization=target.quantization,
-        recipe=recipe,
-        metadata={"edgekd.target": target.name},
+    run: RunFolder, record: dict[str, Any], target: Target, recipe: CalibrationRecipe, count: int, terms: Terms
+) -> Delivery:
+    calibration, reference = _calibration_images(run, record, recipe, count, terms)
+    order = Order(
+        target,
+        "int8",
+        _held(run, record),
+        terms,
+        recipe,
+        calibration,
+        _unseen(run, record),
+        reference,
+        {"edgekd.target": target.name},
     )
+    return deliver(run.student_onnx, run.student_int8_onnx, order)
 
 
-def _calibration_images(run: RunFolder, record: dict[str, Any], count: int) -> Floats:
-    """Images like those the student learned from: generated ones, and procedural ones in the share of the recipe.
+def _fp16(run: RunFolder, record: dict[str, Any], target: Target, terms: Terms) -> Delivery:
+    order = Order(target, "fp16", _held(run, record), terms, metadata={"edgekd.target": target.name})
+    return deliver(run.student_onnx, run.student_fp16_onnx, order)
 
-    Calibrated on generated ones alone, INT8 cost a Fashion-MNIST student 0.6 points; with procedural ones 0.0 to 0.1,
-    as on real images (measured by edgekd).
-    """
-    settings, teacher = record["settings"], record["teacher"]
-    wanted = round(count * settings.get("recipe", {}).get("prior_share", 0.0))
-    codes = run.procedural((teacher["channels"], teacher["height"], teacher["width"]))[:wanted]
-    generated = generator_samples(run.generator_onnx, count - len(codes), settings["seed"])
-    images = np.concatenate([generated, from_codes(codes, teacher["low"], teacher["high"])])
-    return np.random.default_rng(settings["seed"]).permutation(images)
+
+def _calibration_images(
+    run: RunFolder, record: dict[str, Any], recipe: CalibrationRecipe, count: int, terms: Terms
+) -> tuple[Source, tuple[Source, str]]:
+    """Images to calibrate on, and others to compare their activations with; of real ones, if there are any, a share."""
+    teacher = record["teacher"]
+    layout, classify = teacher["layout"], None
+    if recipe.balanced and task_of(record) == "classes":
+        classify = classifier(onnx_file.load(run.student_onnx), lambda source: as_fed(source, layout))
+    if terms.real is None:
+        calibration = as_fed(calibration_images(run, record, count, classify), layout)
+        return calibration, (_unseen(run, record), "generated samples of another seed")
+    taken = round(count * terms.real_share)
+    generated = as_fed(calibration_images(run, record, count - taken, classify), layout)
+    mixed, rest = with_real(generated, terms.real, taken, teacher["low"], teacher["high"], layout)
+    return mixed, (rest, "real samples")
+
+
+def _unseen(run: RunFolder, record: dict[str, Any]) -> Source:
+    return as_fed(unseen_images(run, record), record["teacher"]["layout"])
+
+
+def _held(run: RunFolder, record: dict[str, Any]) -> Held:
+    """The held-out images with the teacher's answers; of an interrupted run, which may lack them, generated ones."""
+    teacher, task = record["teacher"], task_of(record)
+    if not run.held_out_file.is_file():
+        return Held(_unseen(run, record), None, task, teacher["layout"])
+    held = run.held_out()
+    source = as_fed(Stored(held.codes, held.low, held.high), teacher["layout"])
+    return Held(source, held.logits, task, teacher["layout"])
 
 
 def _without_stale_int8(run: RunFolder) -> list[str]:
@@ -284,11 +327,3 @@ def _agreements(run: RunFolder, record: dict[str, Any], int8: bool) -> dict[str,
         found["student_int8_teacher"] = agreement(quantized, held.logits, held.task)
         found["student_int8_student"] = agreement(quantized, student, held.task)
     return found
-
-
-def _unfaithful_int8(agreements: dict[str, Any] | None, counted: str) -> list[str]:
-    share = (agreements or {}).get("student_int8_student", 1.0)
-    if share >= _FAITHFUL:
-        return []
-    kept = f"INT8 and float student choose the same class on only {share:.1%} of the held-out {counted}"
-    return [f"{kept}; try another --calibration"]

@@ -3,7 +3,7 @@
     run.json               what was run: teacher, settings, versions, seed, host, state   (schema edgekd.run/1)
     metrics.jsonl          one line of losses per logging interval
     checkpoint.pt          last state, to resume from
-    student.safetensors    weights            student.onnx   student.int8.onnx
+    student.safetensors    weights            student.onnx   student.int8.onnx   student.fp16.onnx
     generator.safetensors  weights            generator.onnx
     ledger.sqlite          what a query-only teacher was asked and what it answered; grows across resumptions
     samples/               held_out.npz (uint8 images, teacher logits, their meaning), grids of generated images as PNG,
@@ -170,6 +170,7 @@ class RunFolder:
         self.generator_weights = self.path / "generator.safetensors"
         self.student_onnx = self.path / "student.onnx"
         self.student_int8_onnx = self.path / "student.int8.onnx"
+        self.student_fp16_onnx = self.path / "student.fp16.onnx"
         self.generator_onnx = self.path / "generator.onnx"
         self.samples = self.path / "samples"
         self.held_out_file = self.samples / "held_out.npz"

@@ -131,13 +131,48 @@ def table(rows: Sequence[Sequence[str]], headers: Sequence[str] = ()) -> str:
 
 
 def exported(record: dict[str, Any]) -> str:
-    """The files of an export with their sizes, and how far the students agree with the teacher."""
+    """The files of an export with their sizes, how far the students agree with the teacher, and what INT8 cost."""
     from edgekd.units import write_share, write_size  # noqa: PLC0415 - beside tabulate
 
     files = [[entry["path"], write_size(entry["bytes"])] for entry in record["files"].values()]
     agreement = record["agreement"] or {}
     shares = [[f"agreement, {name}", write_share(value)] for name, value in agreement.items() if value is not None]
-    return table(files + shares)
+    parts = [table(files + shares)]
+    for proof in record.get("proof", {}).values():
+        parts.append(table([_proved(row) for row in proof], _PROOF))
+    quantization = record.get("quantization") or {}
+    steps = [
+        [s["name"], _share(s["agreement"]), f"{s['sqnr_db']:.1f} dB", "kept" if s["kept"] else "left out"]
+        for s in quantization.get("steps", [])
+    ]
+    if len(steps) > 1:
+        parts.append(table(steps, ("tried", "agrees with float", "signal to noise", "")))
+    return "\n\n".join(parts)
+
+
+_PROOF = ("", "size", "agrees with float", "with teacher", "p50", "nodes in float")
+
+
+def _proved(row: dict[str, Any]) -> list[str]:
+    """A row of the proof: what it is, size, agreement, latency, what computes in float."""
+    from edgekd.units import write_size, write_time  # noqa: PLC0415 - beside tabulate
+
+    left = ", ".join(f"{count} {name}" for name, count in row["float_nodes"].items()) or "none"
+    time_told = write_time(row["p50_ms"]) if row["p50_ms"] is not None else "-"
+    shares = [_share(row[key]) for key in ("agreement_float", "agreement_teacher")]
+    return [
+        row["label"],
+        write_size(row["bytes"]),
+        *shares,
+        time_told,
+        left if row["agreement_float"] is not None else "all",
+    ]
+
+
+def _share(value: float | None) -> str:
+    from edgekd.units import write_share  # noqa: PLC0415 - beside tabulate
+
+    return "-" if value is None else write_share(value)
 
 
 def joined(record: dict[str, Any]) -> str:

@@ -46,7 +46,7 @@ def _tried(path: Path, target: Target) -> dict[str, Any]:
     request = Request(path, [spec], target.runtime, target.bench, task="answer")
     told = {"runner": target.runner.kind, "provider": target.runtime.provider}
     try:
-        with runner_at(target.runner) as runner:
+        with runner_at(target.runner, target.machine) as runner:
             runner(request)
     except CannotLoad as error:
         return told | {"measurable": False, "why": str(error)}

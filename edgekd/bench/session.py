@@ -57,7 +57,7 @@ def measured(session: Session, watch: Watch) -> dict[str, Any]:
         BadSetting, BadRun: the baseline cannot be found, is of another schema or model.
         BadModel, CannotLoad: see `bench`.
     """
-    with scratch() as folder, runner_at(session.target.runner) as runner:
+    with scratch() as folder, runner_at(session.target.runner, session.target.machine) as runner:
         earlier, files = _baseline(session, folder)
         counted = session.placement and session.target.runner.kind == "qemu"
         wishes: dict[Task, bool] = {"profile": session.profile, "placement": session.placement, "instructions": counted}

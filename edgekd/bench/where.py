@@ -2,14 +2,41 @@
 
 from __future__ import annotations
 
+import platform
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, ExitStack, contextmanager
 from functools import partial
+from pathlib import Path
 
 from edgekd.bench import emulated, local, remote, web
 from edgekd.bench.local import Answer, Request, Runner
-from edgekd.config import Place
+from edgekd.config import Machine, Place
 from edgekd.errors import NotMeasurable
+
+_CPUINFO = Path("/proc/cpuinfo")
+_NAMES = {"amd64": "x86_64", "arm64": "aarch64"}
+
+
+def foreign(wanted: Machine) -> str:
+    """Why a time measured on this machine would be none of the device's; empty if it would."""
+    found = _NAMES.get(platform.machine().lower(), platform.machine().lower())
+    if wanted.architecture not in ("any", found):
+        return f"this machine is {found}, the target {wanted.architecture}"
+    flags = _flags()
+    lacking = [flag for flag in wanted.flags if flag not in flags]
+    if lacking:
+        return f"this CPU lacks {', '.join(lacking)}"
+    beyond = [flag for flag in wanted.flags_absent if flag in flags]
+    return f"this CPU has {', '.join(beyond)}, the target has not" if beyond else ""
+
+
+def _flags() -> set[str]:
+    try:
+        text = _CPUINFO.read_text(encoding="utf-8")
+    except OSError:
+        return set()
+    lines = (line.partition(":") for line in text.splitlines())
+    return {flag for key, _, value in lines if key.strip() in ("flags", "Features") for flag in value.split()}
 
 
 @contextmanager
@@ -27,10 +54,17 @@ _PLACES: dict[str, Callable[[Place], AbstractContextManager[Runner]]] = {
 
 
 @contextmanager
-def runner_at(place: Place) -> Iterator[Runner]:
-    """What carries out requests at a place. One that cannot be reached answers each request with the reason."""
+def runner_at(place: Place, machine: Machine | None = None) -> Iterator[Runner]:
+    """What carries out requests at a place. One that cannot be reached answers each request with the reason.
+
+    Args:
+        place: where.
+        machine: what this one must be to stand for the device, where the place is here.
+    """
     with ExitStack() as stack:
         try:
+            if machine is not None and place.kind == "local" and (reason := foreign(machine)):
+                raise NotMeasurable(reason)
             runner = stack.enter_context(_PLACES[place.kind](place))
         except NotMeasurable as error:
             runner = partial(_refuse, str(error))

@@ -15,7 +15,7 @@ from typing import Annotated
 import typer
 
 from edgekd import __version__, terminal
-from edgekd.cli import catalogue, distilling, examining, measuring, models
+from edgekd.cli import catalogue, checking, distilling, examining, measuring, models
 
 app = typer.Typer(
     name="edgekd",
@@ -53,5 +53,6 @@ app.command("eval")(models.evaluate)
 app.command()(measuring.gate)
 app.command()(examining.doctor)
 app.command()(examining.schema)
+app.command()(checking.check)
 app.add_typer(catalogue.targets, name="targets")
 app.add_typer(catalogue.calibration, name="calibration")

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import typer
 
 from edgekd import shipped, terminal
 from edgekd.cli.options import Json
+
+if TYPE_CHECKING:
+    from edgekd.config import Record
 
 targets = typer.Typer(no_args_is_help=True, help="The devices edgekd knows.")
 calibration = typer.Typer(no_args_is_help=True, help="The ways to find INT8 ranges that edgekd knows.")
@@ -28,6 +31,11 @@ def _flat(record: dict[str, Any], prefix: str = "") -> list[list[str]]:
     return rows
 
 
+def _schema(kind: type[Record]) -> None:
+    told = {"$schema": "https://json-schema.org/draft/2020-12/schema", **kind.model_json_schema(by_alias=True)}
+    terminal.show(told, "", as_json=True)
+
+
 @targets.command("list")
 def targets_list(json: Json = False) -> None:
     """Names and titles."""
@@ -43,6 +51,14 @@ def targets_show(name: str, json: Json = False) -> None:
     terminal.show(record, terminal.table(_flat(record)), as_json=json)
 
 
+@targets.command("schema")
+def targets_schema() -> None:
+    """The JSON Schema of a target's file, for editors and checkers."""
+    from edgekd.config import Target
+
+    _schema(Target)
+
+
 @calibration.command("list")
 def calibration_list(json: Json = False) -> None:
     """Names and titles."""
@@ -56,3 +72,11 @@ def calibration_show(name: str, json: Json = False) -> None:
 
     record = load_recipe(name).model_dump(mode="json", by_alias=True)
     terminal.show(record, terminal.table(_flat(record)), as_json=json)
+
+
+@calibration.command("schema")
+def calibration_schema() -> None:
+    """The JSON Schema of a recipe's file."""
+    from edgekd.config import CalibrationRecipe
+
+    _schema(CalibrationRecipe)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 from shlex import quote
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -23,6 +23,10 @@ from edgekd.cli.options import (
     refuse_of_run,
 )
 from edgekd.errors import BadSetting
+
+if TYPE_CHECKING:
+    from edgekd.config import CalibrationRecipe, Target
+    from edgekd.quantize import Stopwatch, Terms
 
 
 def inspect(
@@ -64,13 +68,33 @@ def aggregate(
 
 
 def export(
-    run: Run = None,
-    int8: Annotated[bool, typer.Option("--int8", help="Also quantize the student.")] = False,
+    subject: Subject = None,
+    int8: Annotated[bool, typer.Option("--int8", help="Also quantize the student, or the MODEL.")] = False,
+    fp16: Annotated[bool, typer.Option("--fp16", help="Also bring it to half precision.")] = False,
     target: TargetName = "cpu",
     calibration: Annotated[
         str,
-        typer.Option(help="Recipe: a name or your own .toml.", autocompletion=lambda: shipped.names("calibration")),
+        typer.Option(
+            help="Recipe: a name or your own .toml; auto tries all that ship.",
+            autocompletion=lambda: ["auto", *shipped.names("calibration")],
+        ),
     ] = "percentile",
+    samples: Annotated[Path | None, typer.Option(help=".npz with real images to calibrate on.")] = None,
+    real_share: Annotated[float, typer.Option(min=0, max=1, help="Their share beside generated ones.")] = 0.5,
+    generator: Annotated[
+        Path | None, typer.Option(metavar="RUN", help="For a MODEL: the run whose generator makes images.")
+    ] = None,
+    calibration_cache: Annotated[
+        Path | None, typer.Option(help="File to keep ranges in, and to take them from.")
+    ] = None,
+    max_drop: Annotated[
+        str | None, typer.Option(help="Answers that may differ from float's on held-out samples: 5%.")
+    ] = None,
+    force: Annotated[bool, typer.Option("--force", help="Write it even if it is worse or slower than float.")] = False,
+    measure: Annotated[bool, typer.Option(help="Time float and INT8 where the target is this machine.")] = True,
+    out: Annotated[Path | None, typer.Option(help="For a MODEL: the file to write; MODEL.int8.onnx.")] = None,
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="For a MODEL: replace that file.")] = False,
+    input_range: Bounds = None,
     trust_factory: Annotated[
         bool, typer.Option("--trust-factory", help="Run the code that a module:factory student of this run names.")
     ] = False,
@@ -83,19 +107,86 @@ def export(
     ] = False,
     json: Json = False,
 ) -> None:
-    """Write student and generator as ONNX, checked against torch, and the student as INT8."""
-    from edgekd import export as exporting
-    from edgekd.config import load_recipe, load_target
+    """Write student and generator as ONNX, checked against torch, and the student, or any MODEL, as INT8 or float16."""
+    from edgekd.config import load_target
 
-    device, recipe = load_target(target), load_recipe(calibration)
-    form: dict[str, Any] = {
-        "keep_headers": flags.whole(keep_headers, "--keep-headers"),
-        "header_outputs": header_outputs,
-    }
-    record = exporting.export(opened(run), int8=int8, target=device, recipe=recipe, trust_factory=trust_factory, **form)
+    device, recipes = load_target(target), _recipes(calibration, calibration_cache)
+    watch, reason = _stopwatch(device, measure and (int8 or fp16))
+    terms = _terms(max_drop, force, watch, calibration_cache, recipes[1:], samples, real_share)
+    if model := as_model(subject):
+        if keep_headers is not None or header_outputs:
+            raise BadSetting("headers are a run's", where="--keep-headers, --header-outputs", allowed="with a RUN")
+        if int8 == fp16:
+            raise BadSetting("a MODEL is made one of them", where="edgekd export", allowed="--int8 or --fp16")
+        from edgekd.quantize.any_model import export_model
+
+        record = export_model(
+            model,
+            target=device,
+            precision="int8" if int8 else "fp16",
+            recipe=recipes[0],
+            terms=terms,
+            generator=opened(generator) if generator else None,
+            out=out,
+            overwrite=overwrite,
+            bounds=flags.bounds(input_range),
+        )
+    else:
+        told = {"--generator": generator, "--out": out, "--overwrite": overwrite or None, "--input-range": input_range}
+        for flag, value in told.items():
+            refuse_of_run(value, flag)
+        from edgekd import export as exporting
+
+        options: dict[str, Any] = {"trust_factory": trust_factory, "fp16": fp16, "terms": terms}
+        options |= {"keep_headers": flags.whole(keep_headers, "--keep-headers"), "header_outputs": header_outputs}
+        record = exporting.export(opened(subject), int8=int8, target=device, recipe=recipes[0], **options)
     for warning in record["warnings"]:
         terminal.note(f"warning: {warning}")
+    if reason:
+        terminal.note(f"latency is not measured: {reason}")
     terminal.show(record, terminal.exported(record), as_json=json)
+
+
+def _recipes(name: str, cache: Path | None) -> list[CalibrationRecipe]:
+    """The recipe of that name; for `auto` all that ship, the default first."""
+    from edgekd.config import load_recipe
+
+    if name != "auto":
+        return [load_recipe(name)]
+    if cache is not None:
+        raise BadSetting("auto tries several recipes", where="--calibration-cache", allowed="with one --calibration")
+    return [load_recipe(name) for name in sorted(shipped.names("calibration"), key=lambda name: name != "percentile")]
+
+
+def _stopwatch(target: Target, wanted: bool) -> tuple[Stopwatch | None, str]:
+    """What measures time, if it is wanted and can be, and why it cannot."""
+    if not wanted:
+        return None, ""
+    from edgekd.bench.quick import not_here, stopwatch
+
+    reason = not_here(target)
+    return (None if reason else stopwatch(target)), reason
+
+
+def _terms(
+    max_drop: str | None,
+    force: bool,
+    watch: Stopwatch | None,
+    cache: Path | None,
+    others: list[CalibrationRecipe],
+    samples: Path | None,
+    real_share: float,
+) -> Terms:
+    from edgekd import units
+    from edgekd.quantize import MAX_DROP, Terms
+
+    allowed = MAX_DROP
+    if max_drop is not None:
+        try:
+            allowed = units.read_share(max_drop)
+        except ValueError as error:
+            raise BadSetting(str(error), where="--max-drop") from error
+    return Terms(allowed, force, watch, cache, tuple(others), samples, real_share)
 
 
 def evaluate(

@@ -1,44 +1,260 @@
-"""Images from an exported generator."""
+"""Where the images for calibration come from: generated, real, or both, handed out part by part.
+
+No source holds more than a part of its images as float32: generated ones are made again on every pass, stored ones stay
+in the type they were stored in. So memory does not grow with their number.
+"""
 
 from __future__ import annotations
 
+import hashlib
+import zlib
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any, Protocol
+from zipfile import BadZipFile
 
 import numpy as np
 from numpy.typing import NDArray
+from onnx import ValueInfoProto
 
-from edgekd.errors import BadModel, EdgekdError
-from edgekd.inference import open_session
+from edgekd import onnx_file
+from edgekd.codes import from_codes
+from edgekd.errors import BadData, BadModel, EdgekdError
+from edgekd.inference import Floats, open_session
 from edgekd.onnx_file import first_line
 
-_BATCH = 64
+_PART = 64
+_KEYS = "an .npz with images, uint8 or float32, [N, ...] as the model takes them; uint8 is brought into its range"
 
 
-def generator_samples(generator_onnx: Path, count: int, seed: int) -> NDArray[np.float32]:
-    """Images of a generator for standard normal latents; equal arguments give equal images.
+class Source(Protocol):
+    """Images, the same ones on every pass."""
+
+    def __len__(self) -> int:
+        """How many."""
+
+    def parts(self) -> Iterator[Floats]:
+        """All of them, in order: float32 `[n, ...]` with n as small as suits the source."""
+
+
+@dataclass(frozen=True)
+class Stored:
+    """Images in memory.
+
+    Attributes:
+        images: float32 as they are fed, or uint8 codes.
+        low, high: where codes 0 and 255 go.
+    """
+
+    images: NDArray[Any]
+    low: float = 0.0
+    high: float = 1.0
+
+    def __len__(self) -> int:
+        return len(self.images)
+
+    def parts(self) -> Iterator[Floats]:
+        for start in range(0, len(self.images), _PART):
+            part = self.images[start : start + _PART]
+            yield from_codes(part, self.low, self.high) if part.dtype == np.uint8 else part
+
+
+class Generated:
+    """Images of an exported generator for standard normal latents; equal arguments give equal images.
 
     Args:
-        generator_onnx: a file with input `latent` `[N, z]` and output `image` `[N, C, H, W]`.
+        generator: a file with input `latent` `[N, z]` and output `image` `[N, C, H, W]`.
         count: how many images.
-        seed: of numpy's generator.
-
-    Returns:
-        float32 `[count, C, H, W]` in the teacher's input range.
+        seed: of numpy's generator, which draws the latents.
+        chosen: which of the images drawn are handed out, by number, ascending; all by default.
 
     Raises:
         CannotLoad: ONNX Runtime refuses the file.
         BadModel: it is not such a generator.
-        EdgekdError: ONNX Runtime failed while running it.
     """
-    session = open_session(generator_onnx)
-    entry, leaving = session.get_inputs(), session.get_outputs()
-    if [e.name for e in entry] != ["latent"] or "image" not in [o.name for o in leaving] or len(entry[0].shape) != 2:
-        raise BadModel(
-            "not a generator", where=generator_onnx, allowed="input latent [N, z], output image [N, C, H, W]"
-        )
-    latents = np.random.default_rng(seed).standard_normal((count, entry[0].shape[1]), dtype=np.float32)
-    parts = (latents[start : start + _BATCH] for start in range(0, count, _BATCH))
+
+    def __init__(self, generator: Path, count: int, seed: int, chosen: NDArray[np.int64] | None = None) -> None:
+        self._path, self._count, self._seed, self._chosen = Path(generator), count, seed, chosen
+        self._session = open_session(self._path)
+        entry, leaving = self._session.get_inputs(), self._session.get_outputs()
+        if (
+            [e.name for e in entry] != ["latent"]
+            or "image" not in [o.name for o in leaving]
+            or len(entry[0].shape) != 2
+        ):
+            allowed = "input latent [N, z], output image [N, C, H, W]"
+            raise BadModel("not a generator", where=generator, allowed=allowed)
+        self._size = entry[0].shape[1]
+
+    def __len__(self) -> int:
+        return self._count
+
+    def parts(self) -> Iterator[Floats]:
+        """Raises EdgekdError when ONNX Runtime fails while running it."""
+        last = self._count if self._chosen is None else int(self._chosen[-1]) + 1 if len(self._chosen) else 0
+        rng = np.random.default_rng(self._seed)
+        for start in range(0, last, _PART):
+            latents = rng.standard_normal((min(_PART, last - start), self._size), dtype=np.float32)
+            wanted = slice(None) if self._chosen is None else _within(self._chosen, start, start + len(latents))
+            if len(latents[wanted]):
+                yield self._images(latents)[wanted]
+
+    def _images(self, latents: Floats) -> Floats:
+        try:
+            return np.asarray(self._session.run(["image"], {"latent": latents})[0], np.float32)
+        except Exception as error:
+            raise EdgekdError(f"the generator failed: {first_line(error)}", where=self._path) from error
+
+
+def _within(chosen: NDArray[np.int64], start: int, end: int) -> NDArray[np.int64]:
+    first, last = np.searchsorted(chosen, (start, end))
+    return chosen[first:last] - start
+
+
+@dataclass(frozen=True)
+class Joined:
+    """Several sources, one after the other."""
+
+    sources: Sequence[Source]
+
+    def __len__(self) -> int:
+        return sum(map(len, self.sources))
+
+    def parts(self) -> Iterator[Floats]:
+        for source in self.sources:
+            yield from source.parts()
+
+
+@dataclass(frozen=True)
+class Arranged:
+    """A source's images with their axes in another order, or in one row.
+
+    Attributes:
+        source: of images `[n, ...]`.
+        order: of the axes; None: all but the first in one row.
+    """
+
+    source: Source
+    order: tuple[int, ...] | None
+
+    def __len__(self) -> int:
+        return len(self.source)
+
+    def parts(self) -> Iterator[Floats]:
+        for part in self.source.parts():
+            moved = part.reshape(len(part), -1) if self.order is None else part.transpose(self.order)
+            yield np.ascontiguousarray(moved)
+
+
+def as_fed(source: Source, layout: str) -> Source:
+    """A source `[n, C, H, W]` as a file of that layout takes it."""
+    return Arranged(source, (0, 2, 3, 1)) if layout == "NHWC" else source
+
+
+def arranged(source: Source, entry: ValueInfoProto) -> Source:
+    """A source as an input takes it: as it is, channels moved last or first, or in one row, whichever fits first.
+
+    Raises:
+        BadData: none does.
+    """
+    wanted, first = onnx_file.dimensions(entry), next(batches(source, 1))
+    orders = [(0, 1, 2, 3), (0, 2, 3, 1), (0, 3, 1, 2)] if first.ndim == 4 else [tuple(range(first.ndim))]
+    for order in orders:
+        given = [first.shape[axis] for axis in order[1:]]
+        if wanted is None or _fits(wanted[1:], given):
+            return Arranged(source, order) if order != orders[0] else source
+    if wanted is not None and len(wanted) == 2 and wanted[1] in (None, first.size):
+        return Arranged(source, None)
+    given = list(first.shape[1:])
+    raise BadData(f"images of shape {given} do not fit input {entry.name!r}", where="samples", allowed=str(wanted))
+
+
+def _fits(wanted: Sequence[int | None], given: Sequence[int]) -> bool:
+    return len(wanted) == len(given) and all(w in (None, g) for w, g in zip(wanted, given, strict=True))
+
+
+def cut(stored: Stored, count: int) -> tuple[Stored, Stored]:
+    """So many of the images, and the rest."""
+    parts = stored.images[:count], stored.images[count:]
+    return Stored(parts[0], stored.low, stored.high), Stored(parts[1], stored.low, stored.high)
+
+
+def noise_like(source: Source, count: int, seed: int = 0) -> Source:
+    """Images of uniform noise, of the shape of a source's and between the least and the largest of its values."""
+    low = high = None
+    for part in source.parts():
+        low = min(part.min(), part.min() if low is None else low)
+        high = max(part.max(), part.max() if high is None else high)
+        shape = part.shape[1:]
+    images = np.random.default_rng(seed).uniform(low or 0.0, high or 0.0, (count, *shape))
+    return Stored(images.astype(np.float32))
+
+
+def batches(source: Source, size: int, *, whole: bool = False) -> Iterator[Floats]:
+    """A source's images in batches of a size; the last one is shorter, or left out where only whole ones will do."""
+    waiting: list[Floats] = []
+    held = 0
+    for part in source.parts():
+        waiting.append(part)
+        held += len(part)
+        while held >= size:
+            joined = np.concatenate(waiting) if len(waiting) > 1 else waiting[0]
+            yield joined[:size]
+            waiting, held = [joined[size:]], held - size
+    if held and not whole:
+        yield np.concatenate(waiting)
+
+
+def digest(source: Source) -> str:
+    """Hex sha256 over the images' float32 bytes, in order."""
+    total = hashlib.sha256()
+    for part in source.parts():
+        total.update(part.tobytes())
+    return total.hexdigest()
+
+
+def generator_samples(generator_onnx: Path, count: int, seed: int) -> Floats:
+    """Images of a generator, all at once; see `Generated`, whose errors it raises too.
+
+    Returns:
+        float32 `[count, C, H, W]` in the teacher's input range.
+    """
+    return np.concatenate(list(Generated(generator_onnx, count, seed).parts()))
+
+
+def real_samples(path: Path, low: float, high: float) -> Stored:
+    """Images that a user has: `images` of an `.npz`; labels, if it holds any, are not read.
+
+    Args:
+        path: the file.
+        low, high: where uint8 0 and 255 go.
+
+    Raises:
+        BadData: no such file, no images in it, of another type, or holding NaN or infinity; never unpickled.
+    """
+    images = _array(Path(path))
+    if images.dtype not in (np.uint8, np.float32):
+        raise BadData(f"images are {images.dtype}", where=path, allowed="uint8 or float32")
+    if images.ndim < 2 or not images.size:
+        raise BadData(f"images have shape {list(images.shape)}", where=path, allowed=_KEYS)
+    if images.dtype == np.float32 and not np.isfinite(images).all():
+        bad = int((~np.isfinite(images.reshape(len(images), -1))).any(axis=1).sum())
+        raise BadData(f"{bad} of {len(images)} hold NaN or infinity", where=path, hint="leave them out")
+    return Stored(images[:, None] if images.ndim == 3 else images, low, high)
+
+
+def _array(path: Path) -> NDArray[Any]:
+    if not path.is_file():
+        raise BadData("no such file", where=path, allowed=_KEYS)
     try:
-        return np.concatenate([np.asarray(session.run(["image"], {"latent": part})[0], np.float32) for part in parts])
-    except Exception as error:
-        raise EdgekdError(f"the generator failed: {first_line(error)}", where=generator_onnx) from error
+        with path.open("rb") as file:  # numpy leaves a damaged archive open when it opens it itself
+            archive = np.load(file, allow_pickle=False)
+            if not isinstance(archive, np.lib.npyio.NpzFile) or "images" not in archive:
+                raise BadData("no images in it", where=path, allowed=_KEYS)
+            images: NDArray[Any] = archive["images"]
+            return images
+    except (OSError, ValueError, EOFError, BadZipFile, zlib.error, RuntimeError, MemoryError) as error:
+        pickled = "pickle" in str(error) or "Object arrays" in str(error)
+        what = "not an .npz, or it holds pickled objects" if pickled else f"not readable: {first_line(error)}"
+        raise BadData(what, where=path, allowed=_KEYS) from error

@@ -1,186 +1,266 @@
-"""Static quantization with ONNX Runtime: QDQ, the flavour told by the target, the ranges by the recipe.
-
-These are the two halves of `onnxruntime.quantization.quantize_static` (calibrate, insert QuantizeLinear and
-DequantizeLinear), called one by one because only so can the calibrator be fed in batches and given its bins.
-"""
+"""The quantized file: found, proven, written; equal inputs give equal bytes."""
 
 from __future__ import annotations
 
 import hashlib
 import json
-from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import onnx
 from numpy.typing import NDArray
-from onnx import ModelProto, TensorProto
-from onnxruntime.quantization import QDQQuantizer, QuantType, quant_pre_process
-from onnxruntime.quantization.registry import QDQRegistry, QLinearOpsRegistry
+from onnx import ModelProto
 
-from edgekd import __version__, onnx_file
-from edgekd.config import CalibrationRecipe, Quantization
-from edgekd.errors import BadData, BadModel, EdgekdError
+from edgekd import onnx_file
+from edgekd.config import CalibrationRecipe, ModelLimits, Quantization
+from edgekd.errors import BadData, EdgekdError
 from edgekd.inference import open_session
-from edgekd.quantize.ranges import tensor_ranges
+from edgekd.quantize import cache
+from edgekd.quantize.half import halved
+from edgekd.quantize.histogram import Histogram
+from edgekd.quantize.insertion import float_nodes, reasons
+from edgekd.quantize.judging import Judge
+from edgekd.quantize.preparation import checked, fixed_shapes, prepared
+from edgekd.quantize.samples import Source, Stored, digest
+from edgekd.quantize.search import Candidate, Search
 from edgekd.quiet import quiet
 from edgekd.run_folder import atomic, scratch
+from edgekd.tasks import Task
 
-_TYPES = {"uint8": QuantType.QUInt8, "int8": QuantType.QInt8}
-_OPERATORS = sorted({*QDQRegistry, *QLinearOpsRegistry})
-_WEIGHTED = frozenset({"Conv", "ConvTranspose", "Gemm", "MatMul"})
-_QUANTIZED = frozenset(
-    {
-        "QuantizeLinear",
-        "DequantizeLinear",
-        "DynamicQuantizeLinear",
-        "ConvInteger",
-        "MatMulInteger",
-        "QGemm",
-        "QAttention",
-    }
-)
+
+@dataclass(frozen=True)
+class Wishes:
+    """What is asked of a quantization beyond the target's flavour and a recipe.
+
+    Attributes:
+        judged_on: samples to judge by, other than those to calibrate on; None: take the first recipe unseen.
+        allowed: the drop at which remedies stop, see `edgekd.quantize.judging.Fidelity`.
+        task, layout: how answers are read.
+        cache: a file of ranges to read, or to write where it is missing.
+        others: recipes to try besides the first.
+    """
+
+    judged_on: Source | None = None
+    allowed: float = 1.0
+    task: Task = "classes"
+    layout: str = "NCHW"
+    cache: Path | None = None
+    others: Sequence[CalibrationRecipe] = ()
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What a quantization found, beyond the file.
+
+    Attributes:
+        record: for export.json.
+        float_model: after pre-processing.
+        histograms: of its activations; empty where a cache told their ranges.
+        candidate: what was written, without notes.
+    """
+
+    record: dict[str, Any]
+    float_model: ModelProto
+    candidate: Candidate
+    histograms: dict[str, Histogram] = field(default_factory=dict)
 
 
 def quantize(
     float_model: Path,
     out: Path,
-    samples: NDArray[np.float32],
+    samples: NDArray[np.float32] | Source,
     *,
     quantization: Quantization,
     recipe: CalibrationRecipe,
     metadata: dict[str, str],
+    limits: ModelLimits | None = None,
+    wishes: Wishes | None = None,
 ) -> dict[str, Any]:
-    """Write the INT8 version of a float model; equal inputs give equal bytes.
+    """Write the INT8 version of a float model; see `quantized`, of which this returns the record."""
+    outcome = quantized(
+        float_model,
+        out,
+        samples,
+        quantization=quantization,
+        recipe=recipe,
+        metadata=metadata,
+        limits=limits,
+        wishes=wishes,
+    )
+    return outcome.record
+
+
+def quantized(
+    float_model: Path,
+    out: Path,
+    samples: NDArray[np.float32] | Source,
+    *,
+    quantization: Quantization,
+    recipe: CalibrationRecipe,
+    metadata: dict[str, str],
+    limits: ModelLimits | None = None,
+    wishes: Wishes | None = None,
+) -> Outcome:
+    """Write the INT8 version of a float model.
 
     Args:
-        float_model: a classifier with one float32 input; opset and IR version are kept.
+        float_model: a model with one float32 or uint8 input; the opset is kept, the IR version where the target reads
+            it.
         out: the file to write, whole or not at all.
         samples: float32 `[N, ...]`, as the model's input wants them, to calibrate on.
         quantization: the target's flavour.
         recipe: how ranges are found.
         metadata: provenance to write into the file, beside what this function knows itself.
+        limits: of the target's runtime.
+        wishes: what else is asked.
 
     Returns:
-        the file (`path`, `sha256`, `bytes`), `flavour`, `recipe`, `samples` (count, sha256) and `float_nodes`: how many
-        nodes of which operator still compute in float.
+        The outcome. Its record holds the file (`path`, `sha256`, `bytes`), `flavour`, `recipe`, `samples` (count,
+        sha256), `float_nodes` (how many nodes of which operator still compute in float), `float_reasons`, and where it
+        was judged `steps`, `judged_on` (count), `fidelity`, `sensitivity`.
 
     Raises:
-        BadModel: not a float model with one input and something to quantize.
-        BadData: samples that do not fit it, hold NaN or infinity, or are too few for the recipe.
+        BadModel: not a float model with one input and something to quantize, or above the target's opset.
+        BadData: samples that do not fit it, hold NaN or infinity, or are too few for the recipe; a cache of something
+            else.
         EdgekdError: ONNX Runtime failed, or the disk is full.
     """
-    model = onnx_file.load(float_model)
-    _check_model(model, float_model)
-    samples = np.ascontiguousarray(samples)
-    _check_samples(samples, onnx_file.real_inputs(model)[0], recipe)
-    digest = hashlib.sha256(samples.tobytes()).hexdigest()
+    limits, wishes = limits or ModelLimits(opset_ceiling=23), wishes or Wishes()
+    source = samples if not isinstance(samples, np.ndarray) else Stored(np.ascontiguousarray(samples))
+    model = checked(float_model, limits)
+    recipes = [recipe, *wishes.others]
+    sample_digest = checked_samples(source, onnx_file.real_inputs(model)[0], recipes)
+    key = cache.key_of(onnx_file.model_sha256(float_model), sample_digest, recipe, quantization)
+    known = cache.read(wishes.cache, key) if wishes.cache else None
+    ready = prepared(model, float_model)
+    search = _searching(ready, source, quantization, wishes)
+    best = _best(search, recipes, wishes, known, float_model)
+    if wishes.cache and known is None:
+        cache.write(wishes.cache, key, search.ranges(search.histograms, recipe))  # not of an equalized model
+    own = {
+        "edgekd.calibration": _compact(best.recipe.model_dump(exclude={"title"}, by_alias=True)),
+        "edgekd.calibration.samples": f"{len(source)} sha256:{sample_digest}",
+        "edgekd.float.sha256": onnx_file.sha256(float_model),
+        "edgekd.quantization": _compact({"format": "QDQ", **_flavour(quantization)}),
+    }
+    if best.in_float:
+        own["edgekd.in_float"] = ",".join(sorted(best.in_float))
+    file = written(best.model, out, onnx_file.metadata(model) | metadata | own, model, limits)
+    record: dict[str, Any] = {
+        **file,
+        "flavour": {"format": "QDQ", **_flavour(quantization)},
+        "recipe": best.recipe.model_dump(by_alias=True),
+        "samples": {"count": len(source), "sha256": sample_digest},
+        "float_nodes": float_nodes(best.model),
+        "float_reasons": reasons(best.model, quantization, best.in_float),
+    }
+    return Outcome(record | _judgement(search, best), ready, best, search.histograms)
+
+
+def half_precision(float_model: Path, out: Path, *, limits: ModelLimits, metadata: dict[str, str]) -> dict[str, Any]:
+    """Write the float16 version of a float model; input and output stay float32.
+
+    Returns:
+        `path`, `sha256` and `bytes` of the file.
+
+    Raises:
+        BadModel, EdgekdError: as `quantized` does.
+    """
+    model = checked(float_model, limits)
+    half = halved(model, float_model)
+    own = {"edgekd.float.sha256": onnx_file.sha256(float_model), "edgekd.precision": "fp16"}
+    return written(half, out, onnx_file.metadata(model) | metadata | own, model, limits)
+
+
+def written(
+    model: ModelProto, out: Path, notes: dict[str, str], original: ModelProto, limits: ModelLimits
+) -> dict[str, Any]:
+    """Write a model within a target's limits once ONNX Runtime has loaded it; `path`, `sha256`, `bytes`."""
+    try:
+        ready = fixed_shapes(model, out) if limits.static_shapes else model
+        ready.ir_version = min(original.ir_version, limits.ir_version)
+        onnx_file.tidy(ready)
+        onnx.checker.check_model(ready, full_check=True)
+    except EdgekdError:
+        raise
+    except Exception as error:
+        raise EdgekdError(f"what was made is no valid model: {onnx_file.first_line(error)}", where=out) from error
+    onnx_file.set_metadata(ready, notes)
+    content = ready.SerializeToString(deterministic=True)
     with scratch() as folder, quiet():
-        try:
-            quantized = _quantized(model, samples, quantization, recipe, folder)
-        except Exception as error:
-            raise EdgekdError(
-                f"ONNX Runtime cannot quantize it: {onnx_file.first_line(error)}", where=float_model
-            ) from error
-        own = {
-            "edgekd.calibration": _compact(recipe.model_dump(exclude={"title"}, by_alias=True)),
-            "edgekd.calibration.samples": f"{len(samples)} sha256:{digest}",
-            "edgekd.float.sha256": onnx_file.sha256(float_model),
-            "edgekd.quantization": _compact({"format": "QDQ", **quantization.model_dump()}),
-        }
-        onnx_file.set_metadata(quantized, onnx_file.metadata(model) | metadata | own)
-        content = quantized.SerializeToString(deterministic=True)
-        proof = folder / "quantized.onnx"
+        proof = folder / "proof.onnx"
         proof.write_bytes(content)
         open_session(proof)
     with atomic(out) as file:
         file.write(content)
+    return {"path": out.name, "sha256": hashlib.sha256(content).hexdigest(), "bytes": len(content)}
+
+
+def _searching(ready: ModelProto, source: Source, flavour: Quantization, wishes: Wishes) -> Search:
+    judged = wishes.judged_on
+    judge = Judge(ready, judged, wishes.task, wishes.layout) if judged is not None and len(judged) else None
+    return Search(ready, source, flavour, judge)
+
+
+def _best(search: Search, recipes: list[CalibrationRecipe], wishes: Wishes, known: Any, float_model: Path) -> Candidate:
+    try:
+        with quiet():
+            return search.run(recipes, wishes.allowed, known)
+    except EdgekdError:
+        raise
+    except Exception as error:
+        what = f"ONNX Runtime cannot quantize it: {onnx_file.first_line(error)}"
+        raise EdgekdError(what, where=float_model) from error
+
+
+def _judgement(search: Search, best: Candidate) -> dict[str, Any]:
+    if search.judge is None:
+        return {}
+    ranked = [
+        {"node": one.node, "operator": one.operator, "sqnr_db": round(one.fidelity.sqnr_db, 2)}
+        for one in search.sensitivity
+    ]
     return {
-        "path": out.name,
-        "sha256": hashlib.sha256(content).hexdigest(),
-        "bytes": len(content),
-        "flavour": {"format": "QDQ", **quantization.model_dump()},
-        "recipe": recipe.model_dump(by_alias=True),
-        "samples": {"count": len(samples), "sha256": digest},
-        "float_nodes": float_nodes(quantized),
+        "judged_on": len(search.judge),
+        "fidelity": {"agreement": best.fidelity.agreement, "sqnr_db": round(best.fidelity.sqnr_db, 2)},
+        "steps": [step.record() for step in search.steps],
+        "sensitivity": ranked,
     }
+
+
+def _flavour(quantization: Quantization) -> dict[str, Any]:
+    """What of it shapes the file."""
+    return quantization.model_dump(exclude={"precision", "int8_refused", "fp16_refused"}, mode="json")
 
 
 def _compact(record: dict[str, Any]) -> str:
     return json.dumps({key: value for key, value in record.items() if value is not None}, separators=(",", ":"))
 
 
-def _check_model(model: ModelProto, path: Path) -> None:
-    found = sorted({n.op_type for n in model.graph.node if n.op_type in _QUANTIZED or n.op_type.startswith("QLinear")})
-    if found:
-        raise BadModel(f"already quantized ({', '.join(found)})", where=path, hint="quantize the float model instead")
-    fixed = onnx_file.constants(model)
-    if not any(node.op_type in _WEIGHTED and node.input[1] in fixed for node in model.graph.node):
-        what = "nothing to quantize"
-        raise BadModel(what, where=path, allowed=f"a model with weights in {', '.join(sorted(_WEIGHTED))}")
-    entries = onnx_file.real_inputs(model)
-    if len(entries) != 1 or entries[0].type.tensor_type.elem_type != TensorProto.FLOAT:
-        names = ", ".join(entry.name for entry in entries) or "none"
-        raise BadModel(f"its inputs are {names}", where=path, allowed="one float32 input")
+def checked_samples(source: Source, entry: onnx.ValueInfoProto, recipes: Sequence[CalibrationRecipe]) -> str:
+    """The samples' sha256.
 
-
-def _check_samples(samples: NDArray[np.float32], entry: onnx.ValueInfoProto, recipe: CalibrationRecipe) -> None:
-    where = "calibration samples"
-    if samples.dtype != np.float32:
-        raise BadData(f"dtype {samples.dtype}", where=where, allowed="float32")
-    expected = onnx_file.dimensions(entry)
-    wanted, given = (expected or [])[1:], samples.shape[1:]
-    fits = len(wanted) == len(given) and all(w in (None, g) for w, g in zip(wanted, given, strict=True))
-    if expected is not None and not fits:
-        raise BadData(f"shape {list(given)} does not fit input {entry.name}", where=where, allowed=str(wanted))
-    least = max(recipe.minimum, (expected or [None])[0] or 1)
-    if len(samples) < least:
-        raise BadData(f"{len(samples)} are too few for recipe {recipe.name}", where=where, allowed=f"at least {least}")
-    if not np.isfinite(samples).all():
-        bad = int((~np.isfinite(samples.reshape(len(samples), -1))).any(axis=1).sum())
-        raise BadData(
-            f"{bad} of {len(samples)} hold NaN or infinity", where=where, hint="distil again with another --seed"
-        )
-
-
-def _quantized(
-    model: ModelProto, samples: NDArray[np.float32], flavour: Quantization, recipe: CalibrationRecipe, folder: Path
-) -> ModelProto:
-    """The quantized model without notes. Raises whatever ONNX Runtime raises."""
-    whole, prepared = folder / "whole.onnx", folder / "prepared.onnx"
-    onnx.save(model, whole)  # as a file: given a model, ONNX Runtime 1.31 loses its weights
-    # Symbolic shape inference would need sympy; a classifier's shapes are known without it.
-    quant_pre_process(whole, prepared, skip_symbolic_shape=True)
-    ranges = tensor_ranges(prepared, samples, recipe, operators=_OPERATORS, folder=folder)
-    quantizer = QDQQuantizer(
-        onnx.load(prepared),
-        flavour.per_channel,
-        flavour.reduce_range,
-        _TYPES[flavour.weight],
-        _TYPES[flavour.activation],
-        ranges,
-        [],
-        [],
-        _OPERATORS,
-        {"ActivationSymmetric": flavour.activation_symmetric, "WeightSymmetric": flavour.weight_symmetric},
-    )
-    quantizer.quantize_model()
-    quantizer.model.save_model_to_file(str(folder / "sorted.onnx"))  # it sorts the nodes only when saving
-    quantized = onnx.load(folder / "sorted.onnx")
-    onnx_file.tidy(quantized)
-    quantized.ir_version = model.ir_version
-    quantized.producer_name, quantized.producer_version = "edgekd", __version__
-    onnx.checker.check_model(quantized, full_check=True)
-    return quantized
-
-
-def float_nodes(model: ModelProto) -> dict[str, int]:
-    """Nodes that compute in float, counted by operator.
-
-    Those for which ONNX Runtime knows no INT8 form, and those none of whose inputs comes from a DequantizeLinear.
+    Raises:
+        BadData: of another type or shape than the input, too few for a recipe, or holding NaN or infinity.
     """
-    dequantized = {node.output[0] for node in model.graph.node if node.op_type == "DequantizeLinear"}
-    computing = (node for node in model.graph.node if node.op_type not in _QUANTIZED)
-    left = (n.op_type for n in computing if n.op_type not in _OPERATORS or not dequantized & set(n.input))
-    return dict(sorted(Counter(left).items()))
+    where, expected = "calibration samples", onnx_file.dimensions(entry)
+    name, least = max(((r.name, r.minimum) for r in recipes), key=lambda pair: pair[1])
+    least = max(least, (expected or [None])[0] or 1)
+    if len(source) < least:
+        raise BadData(f"{len(source)} are too few for recipe {name}", where=where, allowed=f"at least {least}")
+    wanted, bad = (expected or [])[1:], 0
+    for part in source.parts():
+        if part.dtype != np.float32:
+            raise BadData(f"dtype {part.dtype}", where=where, allowed="float32")
+        given = part.shape[1:]
+        fits = len(wanted) == len(given) and all(w in (None, g) for w, g in zip(wanted, given, strict=True))
+        if expected is not None and not fits:
+            raise BadData(f"shape {list(given)} does not fit input {entry.name}", where=where, allowed=str(wanted))
+        bad += int((~np.isfinite(part.reshape(len(part), -1))).any(axis=1).sum())
+    if bad:
+        hint = "distil again with another --seed"
+        raise BadData(f"{bad} of {len(source)} hold NaN or infinity", where=where, hint=hint)
+    return digest(source)

@@ -54,7 +54,7 @@ def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_the_commands_of_the_mission_work_in_any_folder(home: Path, tmp_path: Path) -> None:
     shutil.copytree(home, tmp_path, dirs_exist_ok=True)
     edgekd = runner(sys.executable, tmp_path)
-    exported = edgekd("export", "--int8")
+    exported = edgekd("export", "--int8", "--force")
     (path,) = (tmp_path / "runs").iterdir()
     assert exported.stderr.splitlines()[0] == f"using runs/{path.name}"
     table = edgekd("bench", "--target", "cpu").stdout
@@ -75,7 +75,7 @@ def test_everything_after_distill_runs_from_a_wheel_without_torch(
     assert json.loads(edgekd("inspect", "teacher.onnx", "--json").stdout)["access"]["gradient"]["possible"] is None
     refused = edgekd("distill", "teacher.onnx", check=False)
     assert (refused.returncode, "edgekd[distill]" in refused.stderr) == (3, True)
-    assert json.loads(edgekd("export", "--int8", "--json").stdout)["files"]["student_int8"]["bytes"] > 0
+    assert json.loads(edgekd("export", "--int8", "--force", "--json").stdout)["files"]["student_int8"]["bytes"] > 0
     assert json.loads(edgekd("bench", "--target", "quick.toml", "--json").stdout)["schema"] == "edgekd.bench/1"
     records = json.loads(edgekd("eval", "--data", "evaluation.npz", "--json").stdout)["models"]
     assert set(records) == {"student.onnx", "student.int8.onnx"}
@@ -89,7 +89,8 @@ def test_the_whole_path_runs_from_a_wheel_by_its_console_script(home: Path, tmp_
     edgekd = script(with_torch, tmp_path)
     assert "cpu" in edgekd("targets", "list").stdout
     edgekd("distill", "teacher.onnx", "--config", "small.toml")
-    assert json.loads(edgekd("export", "--int8", "--json").stdout)["files"].keys() >= {"student", "student_int8"}
+    exported = json.loads(edgekd("export", "--int8", "--force", "--json").stdout)
+    assert exported["files"].keys() >= {"student", "student_int8"}
     assert list(json.loads(edgekd("bench", "--target", "quick.toml", "--json").stdout)["models"]) == [
         *["teacher", "student", "student.int8"]
     ]

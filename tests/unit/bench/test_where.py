@@ -43,6 +43,22 @@ def test_a_system_to_emulate_that_is_not_there(tmp_path, monkeypatch, make_class
     assert record["models"]["m"]["parameters"] > 0
 
 
+@pytest.mark.parametrize(
+    ("machine", "said"),
+    [
+        ({"architecture": "wasm"}, "the target wasm"),
+        ({"flags": ["no_such_flag"]}, "lacks no_such_flag"),
+        ({"architecture": "any"}, None),
+    ],
+)
+def test_this_machine_is_not_measured_in_place_of_another(machine, said, make_classifier):
+    short = {"processes": 1, "warmup_runs": 1, "warmup_seconds": 0, "runs": 10, "seconds": 0.01}
+    target = Target(schema=1, name="there", title="There", bench=short, machine=machine)
+    with runner_at(target.runner, target.machine) as runner:
+        told = bench({"m": make_classifier()}, target, runner=runner)["not_measured"]
+    assert (said is None and told is None) or said in told
+
+
 def bench_at(place, path, **runtime):
     short = {"processes": 1, "warmup_runs": 1, "warmup_seconds": 0, "runs": 10, "seconds": 0.01}
     target = Target(schema=1, name="there", title="There", bench=short, runner=place, runtime=runtime)

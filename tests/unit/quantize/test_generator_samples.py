@@ -1,12 +1,16 @@
 from __future__ import annotations
 
+import hashlib
+
 import numpy as np
 import onnx
 import pytest
 from onnx import TensorProto, helper, numpy_helper
 
 from edgekd.errors import BadModel, CannotLoad
-from edgekd.quantize import generator_samples
+from edgekd.quantize import Generated, Joined, Stored, generator_samples
+from edgekd.quantize.run_samples import evenly
+from edgekd.quantize.samples import batches, digest
 
 
 @pytest.fixture
@@ -55,3 +59,42 @@ def test_a_damaged_file_is_refused(tmp_path):
     (tmp_path / "generator.onnx").write_bytes(b"nothing")
     with pytest.raises(CannotLoad, match="ONNX Runtime cannot load it"):
         generator_samples(tmp_path / "generator.onnx", 8, 0)
+
+
+# ------------------------------------------------------------------------------------------- sources
+
+
+def test_chosen_images_are_those_of_the_whole_pool(make_generator):
+    path, _ = make_generator()
+    pool = np.concatenate(list(Generated(path, 300, seed=3).parts()))
+    chosen = np.array([0, 5, 63, 64, 190, 299])
+    found = Generated(path, len(chosen), seed=3, chosen=chosen)
+    np.testing.assert_allclose(np.concatenate(list(found.parts())), pool[chosen], rtol=1e-5)
+    assert len(found) == 6
+
+
+def test_every_class_gets_its_share_as_far_as_there_are_enough():
+    labels = np.array([0] * 50 + [1] * 3 + [2] * 20)
+    chosen = evenly(labels, 20)
+    assert len(chosen) == 20
+    assert list(chosen) == sorted(chosen)
+    counts = np.bincount(labels[chosen])
+    assert counts[1] == 3
+    assert abs(int(counts[0]) - int(counts[2])) <= 1
+
+
+@pytest.mark.parametrize("size", [1, 7, 64, 1000])
+def test_batches_are_of_the_size_and_lose_nothing(size):
+    images = np.arange(150, dtype=np.float32).reshape(150, 1, 1, 1)
+    joined = Joined([Stored(images[:70]), Stored(images[70:])])
+    parts = list(batches(joined, size))
+    np.testing.assert_array_equal(np.concatenate(parts), images)
+    assert {len(part) for part in parts[:-1]} <= {size}
+    whole = list(batches(joined, size, whole=True))
+    assert {len(part) for part in whole} <= {size}
+    assert digest(joined) == digest(Stored(images)) == hashlib.sha256(images.tobytes()).hexdigest()
+
+
+def test_codes_are_brought_into_the_range():
+    stored = Stored(np.array([[0], [255]], np.uint8), -1.0, 3.0)
+    np.testing.assert_allclose(np.concatenate(list(stored.parts())), [[-1], [3]])

@@ -7,8 +7,8 @@ from edgekd.config import load_recipe
 from edgekd.errors import BadSetting, UnknownName
 
 
-def test_the_three_recipes_ship_and_say_what_they_are_for():
-    assert shipped.names("calibration") == ["entropy", "minmax", "percentile"]
+def test_the_recipes_ship_and_say_what_they_are_for():
+    assert shipped.names("calibration") == ["entropy", "minmax", "moving-average", "mse", "percentile"]
     for name in shipped.names("calibration"):
         assert load_recipe(name).method == name
         text = (shipped.folder("calibration") / f"{name}.toml").read_text()
