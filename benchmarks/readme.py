@@ -144,8 +144,8 @@ def distill() -> str:
         f"{lines(rows)}\n\nTest accuracy of the student's last state, mean ± standard deviation, number of seeds in "
         "brackets. Every method had the same teacher, student and CPU time, one thread each, on "
         f"{record['host']['cores']} shared cores. *Real images* is no method of edgekd: the same student, taught by "
-        "the same teacher for the same time on the real training images, is what could be had with the data. –: not yet "
-        "measured."
+        "the same teacher for the same time on the real training images, is what could be had with the data. "
+        "–: not yet measured."
     )
 
 
