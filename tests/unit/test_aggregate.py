@@ -21,7 +21,7 @@ from edgekd.config import load_recipe, load_target
 from edgekd.errors import BadData, BadRun, BadSetting
 from edgekd.export import export
 from edgekd.inference import logits, open_session
-from edgekd.quantize import generator_samples
+from edgekd.quantize import Terms, generator_samples
 from edgekd.run_folder import HeldOut, RunFolder, write_json
 
 TARGET, RECIPE = load_target("cpu"), load_recipe("minmax").model_copy(update={"samples": 64})
@@ -120,7 +120,7 @@ def test_channels_may_come_last_and_bytes_are_spread_over_the_range(tmp_path):
     for given in (codes, codes.transpose(0, 2, 3, 1), (codes / 255 * 2 - 1).astype(np.float32)):
         np.savez(tmp_path / "real.npz", images=given, labels=random)
         found.append(aggregate(run, tmp_path / "real.npz")["scorer"])
-    np.testing.assert_allclose(found[1], found[0])
+    np.testing.assert_allclose(found[1], found[0], rtol=1e-5)  # kernels differ with how images lie in memory
     np.testing.assert_allclose(found[2], found[0], atol=1e-3)
 
 
@@ -184,7 +184,7 @@ def calibrated(run: RunFolder) -> np.ndarray:
 def test_the_file_joins_as_torch_does_with_one_output(tmp_path, kind):
     run = distilled(tmp_path / "run", kind)
     aggregate(run, labelled(run))
-    record = export(run, int8=True, target=TARGET, recipe=RECIPE)
+    record = export(run, int8=True, target=TARGET, recipe=RECIPE, terms=Terms(force=True))
     assert record["headers"] == {"kept": [0, 1, 2], "joined": "attention", "outputs": False}
     assert run.exported(run.student_int8_onnx) == run.student_int8_onnx
     model = onnx.load(run.student_onnx)
@@ -204,7 +204,15 @@ def test_the_file_joins_as_torch_does_with_one_output(tmp_path, kind):
 
 @pytest.mark.slow
 def test_headers_are_further_outputs_if_wanted_and_nobody_else_minds(run):
-    record = export(run, int8=True, target=TARGET, recipe=RECIPE, keep_headers=[0, 2], header_outputs=True)
+    record = export(
+        run,
+        int8=True,
+        target=TARGET,
+        recipe=RECIPE,
+        keep_headers=[0, 2],
+        header_outputs=True,
+        terms=Terms(force=True),
+    )
     assert record["headers"] == {"kept": [0, 2], "joined": "mean", "outputs": True}
     shown = calibrated(run)
     expected = heads(run, shown)[:, [0, 2]]
