@@ -27,21 +27,30 @@ def read_labelled(path: Path, task: Task = "classes") -> tuple[Images, Labels]:
     Raises:
         BadData: says what is wrong with the file.
     """
-    arrays = _arrays(Path(path), ("images", "labels"), f"{_IMAGES} and {_LABELS}")
+    arrays = read_arrays(Path(path), ("images", "labels"), f"{_IMAGES} and {_LABELS}")
     images = _checked_images(arrays["images"], path)
     return images, _checked_labels(arrays["labels"], len(images), task, path)
 
 
 def read_samples(path: Path, task: Task = "classes") -> tuple[Images, Labels | None]:
     """As `read_labelled`, but that labels may be missing."""
-    arrays = _arrays(Path(path), ("images",), f"{_IMAGES} and, if there are any, {_LABELS}")
+    arrays = read_arrays(Path(path), ("images",), f"{_IMAGES} and, if there are any, {_LABELS}", ("labels",))
     images, labels = _checked_images(arrays["images"], path), arrays.get("labels")
     return images, None if labels is None else _checked_labels(labels, len(images), task, path)
 
 
-def _checked_images(images: NDArray[Any], path: Path) -> Images:
+def require_kind(images: NDArray[Any], path: Path) -> None:
+    """Refuse images that are neither bytes nor float32.
+
+    Raises:
+        BadData: of another type.
+    """
     if images.dtype not in (np.uint8, np.float32):
         raise BadData(f"images are {images.dtype}", where=path, allowed="uint8 or float32")
+
+
+def _checked_images(images: NDArray[Any], path: Path) -> Images:
+    require_kind(images, path)
     if images.ndim not in (3, 4):
         raise BadData(
             f"images have shape {list(images.shape)}", where=path, allowed="[N, C, H, W], [N, H, W, C] or [N, H, W]"
@@ -64,7 +73,20 @@ def _checked_labels(labels: NDArray[Any], images: int, task: Task, path: Path) -
     return labels
 
 
-def _arrays(path: Path, needed: Sequence[str], allowed: str) -> dict[str, NDArray[Any]]:
+def read_arrays(
+    path: Path, needed: Sequence[str], allowed: str, optional: Sequence[str] = ()
+) -> dict[str, NDArray[Any]]:
+    """Arrays of an `.npz` by name; never unpickled, and others are not read.
+
+    Args:
+        path: the file.
+        needed: those that must be there.
+        allowed: what to say that it should have been.
+        optional: those that may be there.
+
+    Raises:
+        BadData: no such file, no such archive, or one of them is missing.
+    """
     if not path.is_file():
         raise BadData("no such file", where=path, allowed=allowed)
     try:
@@ -76,7 +98,7 @@ def _arrays(path: Path, needed: Sequence[str], allowed: str) -> dict[str, NDArra
             if missing:
                 found = ", ".join(archive) or "nothing"
                 raise BadData(f"no {' and no '.join(missing)}; it holds {found}", where=path, allowed=allowed)
-            return {key: archive[key] for key in ("images", "labels") if key in archive}
+            return {key: archive[key] for key in (*needed, *optional) if key in archive}
     except (OSError, ValueError, EOFError, BadZipFile, zlib.error, RuntimeError, MemoryError) as error:
         pickled = "pickle" in str(error) or "Object arrays" in str(error)
         what = "not an .npz, or it holds pickled objects" if pickled else f"not readable: {onnx_file.first_line(error)}"

@@ -35,10 +35,9 @@ import torch
 ROOT = Path(__file__).resolve().parent.parent.parent
 sys.path.insert(0, str(ROOT / "benchmarks"))
 import data  # noqa: E402
-import onnx  # noqa: E402
-import onnxsim  # noqa: E402
 from abreast import abreast  # noqa: E402
 from first_light import edgekd, spread  # noqa: E402
+from rows import folded_copy  # noqa: E402
 
 from edgekd import __version__  # noqa: E402
 from edgekd.inference import logits  # noqa: E402
@@ -105,13 +104,7 @@ VARIANTS: dict[str, tuple[str, str | None, bool]] = {
 
 def teacher_files(case: Case, made: Path, folder: Path) -> list[Path]:
     """The case's teachers, those to be folded as copies in `folder`."""
-    files = [made / name for name in case.teachers]
-    for place, name in enumerate(case.teachers):
-        if name in case.folded:
-            folded = folder / f"{files[place].stem}-folded.onnx"
-            onnx.save(onnxsim.simplify(onnx.load(files[place]))[0], folded)
-            files[place] = folded
-    return files
+    return [folded_copy(made / name, folder) if name in case.folded else made / name for name in case.teachers]
 
 
 def width_for(case: Case, headers: Headers | None, shape: tuple[int, int, int]) -> tuple[float, int]:

@@ -14,6 +14,14 @@ TEACHERS = ROOT / "runs/teachers"
 """Where `benchmarks/teachers.py` leaves them."""
 
 
+def folded_copy(teacher: Path, folder: Path) -> Path:
+    """A teacher whose batch normalization is folded into its convolutions, in `folder`, made if it is not there."""
+    path = folder / f"{teacher.stem}-folded.onnx"
+    if not path.exists():
+        onnx.save(onnxsim.simplify(onnx.load(teacher))[0], path)
+    return path
+
+
 @dataclass(frozen=True)
 class Row:
     """One task.
@@ -40,12 +48,7 @@ class Row:
 
     def teacher_file(self, folder: Path) -> Path:
         """The teacher as it is, or a folded copy in `folder`."""
-        if not self.folded:
-            return self.teacher
-        path = folder / f"{self.teacher.stem}-folded.onnx"
-        if not path.exists():
-            onnx.save(onnxsim.simplify(onnx.load(self.teacher))[0], path)
-        return path
+        return folded_copy(self.teacher, folder) if self.folded else self.teacher
 
     def teacher_sha256(self) -> str:
         """Of the file before it is folded."""

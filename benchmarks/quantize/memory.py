@@ -50,9 +50,9 @@ def peak() -> int:
 
 def ours(model: Path, method: str, samples: Drawn, out: Path) -> None:
     from edgekd.config import Quantization, load_recipe  # noqa: PLC0415 - counted in
-    from edgekd.quantize import quantize  # noqa: PLC0415
+    from edgekd.quantize import quantized  # noqa: PLC0415
 
-    quantize(model, out, samples, quantization=Quantization(), recipe=load_recipe(method), metadata={})
+    quantized(model, out, samples, quantization=Quantization(), recipe=load_recipe(method), metadata={})
 
 
 def theirs(model: Path, method: str, samples: Drawn, out: Path) -> None:

@@ -38,7 +38,7 @@ ISA = ("avx", "avx2", "avx512f", "avx512_vnni", "avx_vnni", "amx_int8", "asimd",
 """Instruction sets that decide how fast INT8 and float kernels run, by their names in /proc/cpuinfo."""
 
 _STATUS = Path("/proc/self/status")
-_CPUINFO = Path("/proc/cpuinfo")
+CPUINFO = Path("/proc/cpuinfo")
 _GOVERNOR = Path("/sys/devices/system/cpu/cpu0/cpufreq/scaling_governor")
 _PAGES = 1024
 
@@ -50,6 +50,12 @@ class NotHere(Exception):
 # -------------------------------------------------------------------------------------------------------- machine
 
 
+def cpu_flags(cpuinfo: str) -> set[str]:
+    """Instruction sets by the names that the text of /proc/cpuinfo has for them, on x86 or ARM."""
+    lines = (line.partition(":") for line in cpuinfo.splitlines())
+    return {flag for key, _, value in lines if key.strip() in ("flags", "Features") for flag in value.split()}
+
+
 def processor(cpuinfo: str) -> tuple[str, list[str]]:
     """Model name and instruction sets of interest from the text of Linux's /proc/cpuinfo (x86 or ARM)."""
     facts: dict[str, str] = {}
@@ -57,13 +63,13 @@ def processor(cpuinfo: str) -> tuple[str, list[str]]:
         key, colon, value = line.partition(":")
         if colon:
             facts.setdefault(key.strip(), value.strip())
-    has = set((facts.get("flags") or facts.get("Features") or "").split())
+    has = cpu_flags(cpuinfo)
     part = " ".join(facts[key] for key in ("CPU implementer", "CPU part") if key in facts)
     name = facts.get("model name") or facts.get("Model") or part
     return name or platform.processor() or platform.machine(), [isa for isa in ISA if isa in has]
 
 
-def _text(path: Path) -> str:
+def text_of(path: Path) -> str:
     try:
         return path.read_text(encoding="utf-8").strip()
     except OSError:
@@ -72,14 +78,14 @@ def _text(path: Path) -> str:
 
 def fingerprint() -> dict[str, Any]:
     """CPU, instruction sets, cores, governor, system and versions, and how loaded the machine is."""
-    name, isa = processor(_text(_CPUINFO))
+    name, isa = processor(text_of(CPUINFO))
     allowed = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
     return {
         "cpu": name,
         "isa": isa,
         "cores": os.cpu_count(),
         "cores_allowed": allowed,
-        "governor": _text(_GOVERNOR) or None,
+        "governor": text_of(_GOVERNOR) or None,
         "machine": platform.machine(),
         "system": f"{platform.system()} {platform.release()}",
         "python": platform.python_version(),

@@ -25,15 +25,13 @@ def not_here(target: Target) -> str:
     return foreign(target.machine)
 
 
-def stopwatch(
-    target: Target, input_shape: tuple[int, ...] | None = None
-) -> Callable[[Mapping[str, Path]], dict[str, float]]:
+def stopwatch(target: Target) -> Callable[[Mapping[str, Path]], dict[str, float]]:
     """A function that measures models by label: median latency in ms; empty where one of them cannot be measured."""
 
     def measured(models: Mapping[str, Path]) -> dict[str, float]:
         short = target.model_copy(update={"bench": _SHORT})
         try:
-            record = bench(models, short, input_shape=input_shape)
+            record = bench(models, short)
         except EdgekdError:  # a free dimension, say: an export does without times
             return {}
         if record["not_measured"]:

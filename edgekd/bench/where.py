@@ -6,14 +6,13 @@ import platform
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, ExitStack, contextmanager
 from functools import partial
-from pathlib import Path
 
 from edgekd.bench import emulated, local, remote, web
+from edgekd.bench.child import CPUINFO, cpu_flags, text_of
 from edgekd.bench.local import Answer, Request, Runner
 from edgekd.config import Machine, Place
 from edgekd.errors import NotMeasurable
 
-_CPUINFO = Path("/proc/cpuinfo")
 _NAMES = {"amd64": "x86_64", "arm64": "aarch64"}
 
 
@@ -22,21 +21,12 @@ def foreign(wanted: Machine) -> str:
     found = _NAMES.get(platform.machine().lower(), platform.machine().lower())
     if wanted.architecture not in ("any", found):
         return f"this machine is {found}, the target {wanted.architecture}"
-    flags = _flags()
+    flags = cpu_flags(text_of(CPUINFO))
     lacking = [flag for flag in wanted.flags if flag not in flags]
     if lacking:
         return f"this CPU lacks {', '.join(lacking)}"
     beyond = [flag for flag in wanted.flags_absent if flag in flags]
     return f"this CPU has {', '.join(beyond)}, the target has not" if beyond else ""
-
-
-def _flags() -> set[str]:
-    try:
-        text = _CPUINFO.read_text(encoding="utf-8")
-    except OSError:
-        return set()
-    lines = (line.partition(":") for line in text.splitlines())
-    return {flag for key, _, value in lines if key.strip() in ("flags", "Features") for flag in value.split()}
 
 
 @contextmanager

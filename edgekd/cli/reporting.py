@@ -41,13 +41,16 @@ def of_verdicts(held: Sequence[Verdict], strict: bool, *, several: bool = False)
     from edgekd.gate import HEADERS
 
     cases = [_case(verdict, strict, several) for verdict in held]
-    broken = [case.name for case in cases if case.outcome == "broken"]
-    open_ones = [case.name for case in cases if case.outcome == "inconclusive"]
+    broken, open_ones = _named(cases, "broken"), _named(cases, "inconclusive")
     told = f"; inconclusive, {', '.join(open_ones)}" if open_ones else ""
     kept = len(held) - len(open_ones)
     summary = f"gate: broken, {', '.join(broken)}{told}" if broken else f"gate: ok, {kept} limits held{told}"
     record = {"schema": "edgekd.gate/1", "ok": not broken, "verdicts": [one.model_dump(mode="json") for one in held]}
     return Report("edgekd gate", HEADERS, [one.row() for one in held], summary, record, cases, _limited(held))
+
+
+def _named(cases: Sequence[Case], outcome: Outcome) -> list[str]:
+    return [case.name for case in cases if case.outcome == outcome]
 
 
 def _limited(held: Sequence[Verdict]) -> list[Figure]:
@@ -86,8 +89,7 @@ def of_measurement(record: dict[str, Any], *, strict: bool = False) -> Report:
 
 
 def _summary(cases: Sequence[Case]) -> str:
-    broken = [case.name for case in cases if case.outcome == "broken"]
-    open_ones = [case.name for case in cases if case.outcome == "inconclusive"]
+    broken, open_ones = _named(cases, "broken"), _named(cases, "inconclusive")
     told = [f"regressed, {', '.join(broken)}"] if broken else []
     told += [f"inconclusive, {', '.join(open_ones)}"] if open_ones else []
     return f"bench: {'; '.join(told) or 'no regression'}"

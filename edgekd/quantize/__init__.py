@@ -24,7 +24,7 @@ from edgekd.quantize.samples import (
     generator_samples,
     real_samples,
 )
-from edgekd.quantize.static import Outcome, Wishes, half_precision, quantize, quantized
+from edgekd.quantize.static import Outcome, Wishes, half_precision, quantized
 
 __all__ = [
     "MAX_DROP",
@@ -42,7 +42,6 @@ __all__ = [
     "deliver",
     "generator_samples",
     "half_precision",
-    "quantize",
     "quantized",
     "real_samples",
     "require_precision",

@@ -23,7 +23,12 @@ _BINS = 256  # coarser than for ranges: distributions are compared, and few samp
 
 
 def coverage(
-    model: ModelProto, flavour: Quantization, calibration: Source, reference: Source, name: str
+    model: ModelProto,
+    flavour: Quantization,
+    calibration: Source,
+    reference: Source,
+    name: str,
+    observed: Mapping[str, Histogram],
 ) -> dict[str, Any]:
     """How calibration samples and noise cover the activations of a reference.
 
@@ -33,6 +38,7 @@ def coverage(
         calibration: the samples that ranges were found on.
         reference: other samples: real ones, or generated ones that nothing was calibrated on.
         name: of the reference, for the reader.
+        observed: what is known of the activations of the calibration samples already; empty: they are run.
 
     Returns:
         `reference`, and for `calibration` and `noise`: `outside`, the mean over activations of the share of the
@@ -45,7 +51,8 @@ def coverage(
         return observe(model, source, operators, _BINS)
 
     wanted = seen(reference)
-    found = {"calibration": seen(calibration), "noise": seen(noise_like(calibration, _NOISE))}
+    known = {tensor: histogram.coarser(_BINS) for tensor, histogram in observed.items()}
+    found = {"calibration": known or seen(calibration), "noise": seen(noise_like(calibration, _NOISE))}
     return {"reference": name} | {kind: _compared(histograms, wanted) for kind, histograms in found.items()}
 
 

@@ -172,7 +172,8 @@ def _coverage(outcome: Outcome | None, order: Order) -> dict[str, Any] | None:
     if outcome is None or order.reference is None or order.calibration is None:
         return None
     reference, name = order.reference
-    return coverage(outcome.float_model, order.target.quantization, order.calibration, reference, name)
+    flavour = order.target.quantization
+    return coverage(outcome.float_model, flavour, order.calibration, reference, name, outcome.histograms)
 
 
 def _warnings(against: list[str], kept: bool, order: Order) -> list[str]:

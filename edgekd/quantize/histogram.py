@@ -8,6 +8,7 @@ sample of a 2 MB model.
 
 from __future__ import annotations
 
+import copy
 import math
 
 import numpy as np
@@ -76,6 +77,14 @@ class Histogram:
             scaled = values.reshape(-1)[start : start + _CHUNK] * np.float32(math.ldexp(1.0, -self.exponent))
             places = np.floor(scaled, out=scaled).astype(np.int64) - self.first
             self.counts += np.bincount(places, minlength=len(self.counts))
+
+    def coarser(self, bins: int) -> Histogram:
+        """The histogram that as few bins would have made of the same values."""
+        fewer = copy.copy(self)
+        fewer._bins = bins
+        if self.batches:
+            fewer._reach(self.low, self.high)
+        return fewer
 
     def _reach(self, low: float, high: float) -> None:
         """Widen the bins until all that came and comes fits into them."""

@@ -7,12 +7,10 @@ in the type they were stored in. So memory does not grow with their number.
 from __future__ import annotations
 
 import hashlib
-import zlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
-from zipfile import BadZipFile
 
 import numpy as np
 from numpy.typing import NDArray
@@ -23,6 +21,7 @@ from edgekd.codes import from_codes
 from edgekd.errors import BadData, BadModel, EdgekdError
 from edgekd.inference import Floats, open_session
 from edgekd.onnx_file import first_line
+from edgekd.samples import read_arrays, require_kind
 
 _PART = 64
 _KEYS = "an .npz with images, uint8 or float32, [N, ...] as the model takes them; uint8 is brought into its range"
@@ -206,10 +205,10 @@ def batches(source: Source, size: int, *, whole: bool = False) -> Iterator[Float
         yield np.concatenate(waiting)
 
 
-def digest(source: Source) -> str:
+def digest(parts: Iterable[Floats]) -> str:
     """Hex sha256 over the images' float32 bytes, in order."""
     total = hashlib.sha256()
-    for part in source.parts():
+    for part in parts:
         total.update(part.tobytes())
     return total.hexdigest()
 
@@ -233,28 +232,11 @@ def real_samples(path: Path, low: float, high: float) -> Stored:
     Raises:
         BadData: no such file, no images in it, of another type, or holding NaN or infinity; never unpickled.
     """
-    images = _array(Path(path))
-    if images.dtype not in (np.uint8, np.float32):
-        raise BadData(f"images are {images.dtype}", where=path, allowed="uint8 or float32")
+    images = read_arrays(Path(path), ("images",), _KEYS)["images"]
+    require_kind(images, path)
     if images.ndim < 2 or not images.size:
         raise BadData(f"images have shape {list(images.shape)}", where=path, allowed=_KEYS)
     if images.dtype == np.float32 and not np.isfinite(images).all():
         bad = int((~np.isfinite(images.reshape(len(images), -1))).any(axis=1).sum())
         raise BadData(f"{bad} of {len(images)} hold NaN or infinity", where=path, hint="leave them out")
     return Stored(images[:, None] if images.ndim == 3 else images, low, high)
-
-
-def _array(path: Path) -> NDArray[Any]:
-    if not path.is_file():
-        raise BadData("no such file", where=path, allowed=_KEYS)
-    try:
-        with path.open("rb") as file:  # numpy leaves a damaged archive open when it opens it itself
-            archive = np.load(file, allow_pickle=False)
-            if not isinstance(archive, np.lib.npyio.NpzFile) or "images" not in archive:
-                raise BadData("no images in it", where=path, allowed=_KEYS)
-            images: NDArray[Any] = archive["images"]
-            return images
-    except (OSError, ValueError, EOFError, BadZipFile, zlib.error, RuntimeError, MemoryError) as error:
-        pickled = "pickle" in str(error) or "Object arrays" in str(error)
-        what = "not an .npz, or it holds pickled objects" if pickled else f"not readable: {first_line(error)}"
-        raise BadData(what, where=path, allowed=_KEYS) from error

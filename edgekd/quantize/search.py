@@ -175,9 +175,11 @@ class Search:
         return self._kept("mixed precision", tried, best)
 
     def _builder(self, best: Candidate, again: bool) -> Callable[[list[str]], ModelProto]:
+        some = self._some() if again else None
+
         def build(names: list[str]) -> ModelProto:
             model = inserted(best.base, best.ranges, self.flavour, in_float=names)
-            return bias.corrected(model, best.base, self._some()) if again else model
+            return model if some is None else bias.corrected(model, best.base, some)
 
         return build
 

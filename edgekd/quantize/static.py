@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -17,7 +17,7 @@ from onnx import ModelProto
 from edgekd import onnx_file
 from edgekd.config import CalibrationRecipe, ModelLimits, Quantization
 from edgekd.errors import BadData, EdgekdError
-from edgekd.inference import open_session
+from edgekd.inference import Floats, open_session
 from edgekd.quantize import cache
 from edgekd.quantize.half import halved
 from edgekd.quantize.histogram import Histogram
@@ -66,31 +66,6 @@ class Outcome:
     float_model: ModelProto
     candidate: Candidate
     histograms: dict[str, Histogram] = field(default_factory=dict)
-
-
-def quantize(
-    float_model: Path,
-    out: Path,
-    samples: NDArray[np.float32] | Source,
-    *,
-    quantization: Quantization,
-    recipe: CalibrationRecipe,
-    metadata: dict[str, str],
-    limits: ModelLimits | None = None,
-    wishes: Wishes | None = None,
-) -> dict[str, Any]:
-    """Write the INT8 version of a float model; see `quantized`, of which this returns the record."""
-    outcome = quantized(
-        float_model,
-        out,
-        samples,
-        quantization=quantization,
-        recipe=recipe,
-        metadata=metadata,
-        limits=limits,
-        wishes=wishes,
-    )
-    return outcome.record
 
 
 def quantized(
@@ -252,15 +227,21 @@ def checked_samples(source: Source, entry: onnx.ValueInfoProto, recipes: Sequenc
     if len(source) < least:
         raise BadData(f"{len(source)} are too few for recipe {name}", where=where, allowed=f"at least {least}")
     wanted, bad = (expected or [])[1:], 0
-    for part in source.parts():
-        if part.dtype != np.float32:
-            raise BadData(f"dtype {part.dtype}", where=where, allowed="float32")
-        given = part.shape[1:]
-        fits = len(wanted) == len(given) and all(w in (None, g) for w, g in zip(wanted, given, strict=True))
-        if expected is not None and not fits:
-            raise BadData(f"shape {list(given)} does not fit input {entry.name}", where=where, allowed=str(wanted))
-        bad += int((~np.isfinite(part.reshape(len(part), -1))).any(axis=1).sum())
+
+    def checked_parts() -> Iterator[Floats]:
+        nonlocal bad
+        for part in source.parts():
+            if part.dtype != np.float32:
+                raise BadData(f"dtype {part.dtype}", where=where, allowed="float32")
+            given = part.shape[1:]
+            fits = len(wanted) == len(given) and all(w in (None, g) for w, g in zip(wanted, given, strict=True))
+            if expected is not None and not fits:
+                raise BadData(f"shape {list(given)} does not fit input {entry.name}", where=where, allowed=str(wanted))
+            bad += int((~np.isfinite(part.reshape(len(part), -1))).any(axis=1).sum())
+            yield part
+
+    found = digest(checked_parts())  # in one pass: a generator makes its images anew on each
     if bad:
         hint = "distil again with another --seed"
         raise BadData(f"{bad} of {len(source)} hold NaN or infinity", where=where, hint=hint)
-    return digest(source)
+    return found

@@ -12,7 +12,7 @@ from onnx import TensorProto, helper, numpy_helper
 from edgekd.compatibility import check
 from edgekd.config import Quantization, Target, load_recipe, load_target
 from edgekd.errors import BadModel
-from edgekd.quantize import quantize
+from edgekd.quantize import quantized
 
 
 def target(**parts):
@@ -55,7 +55,7 @@ def test_coreml_runs_no_quantized_model(make_classifier, tmp_path):
     source = make_classifier()
     images = np.random.default_rng(0).random((64, 1, 8, 8), dtype=np.float32)
     options = {"recipe": load_recipe("minmax"), "metadata": {}}
-    quantize(source, tmp_path / "q.onnx", images, quantization=Quantization(), **options)
+    quantized(source, tmp_path / "q.onnx", images, quantization=Quantization(), **options)
     verdict, found = answers(tmp_path / "q.onnx", load_target("coreml"))
     assert verdict == "no"
     assert "QuantizeLinear" in found["quantization"][1]

@@ -92,7 +92,7 @@ def test_batches_are_of_the_size_and_lose_nothing(size):
     assert {len(part) for part in parts[:-1]} <= {size}
     whole = list(batches(joined, size, whole=True))
     assert {len(part) for part in whole} <= {size}
-    assert digest(joined) == digest(Stored(images)) == hashlib.sha256(images.tobytes()).hexdigest()
+    assert digest(joined.parts()) == digest(Stored(images).parts()) == hashlib.sha256(images.tobytes()).hexdigest()
 
 
 def test_codes_are_brought_into_the_range():

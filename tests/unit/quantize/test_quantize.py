@@ -18,7 +18,7 @@ from edgekd import onnx_file, shipped
 from edgekd.config import CalibrationRecipe, Quantization, load_recipe
 from edgekd.errors import BadData, BadModel, EdgekdError
 from edgekd.inference import agreement, logits
-from edgekd.quantize import quantize
+from edgekd.quantize import quantized
 
 MINMAX = load_recipe("minmax")
 
@@ -31,7 +31,7 @@ def samples():
 def int8(source, samples, *, out="int8.onnx", quantization=None, recipe=MINMAX, metadata=None):
     path = source.parent / out
     flavour = quantization or Quantization()
-    record = quantize(source, path, samples, quantization=flavour, recipe=recipe, metadata=metadata or {})
+    record = quantized(source, path, samples, quantization=flavour, recipe=recipe, metadata=metadata or {}).record
     return path, record
 
 
@@ -143,9 +143,9 @@ def test_equal_inputs_give_equal_bytes_in_any_process(make_classifier, samples, 
     np.save(tmp_path / "samples.npy", samples)
     code = (
         "import sys, numpy; from pathlib import Path; from edgekd.config import Quantization, load_recipe;"
-        "from edgekd.quantize import quantize; source, samples, out = map(Path, sys.argv[1:]);"
+        "from edgekd.quantize import quantized; source, samples, out = map(Path, sys.argv[1:]);"
         "options = dict(quantization=Quantization(), recipe=load_recipe('minmax'), metadata={});"
-        "quantize(source, out, numpy.load(samples), **options)"
+        "quantized(source, out, numpy.load(samples), **options)"
     )
     for seed in ("1", "2"):
         arguments = [str(source), str(tmp_path / "samples.npy"), str(tmp_path / f"{seed}.onnx")]

@@ -211,3 +211,18 @@ def test_a_symmetric_target_wants_symmetric_ranges(prepared):
     histograms = observe(prepared, Stored(images(64)), OPERATORS, 2048)
     for low, high in tensor_ranges(histograms, load_recipe("mse"), levels=256, symmetric=True).values():
         assert low == -high
+
+
+@pytest.mark.parametrize("spread", [1e-3, 1.0, 300.0])
+def test_a_coarser_histogram_is_the_one_that_fewer_bins_would_have_made(spread):
+    rng = np.random.default_rng(0)
+    fine, coarse = Histogram(2048), Histogram(256)
+    for part in range(3):
+        values = (rng.normal(part, spread, (40, 7)) * (rng.random((40, 7)) > 0.3)).astype(np.float32)
+        fine.add(values)
+        coarse.add(values)
+    before, found = fine.counts.copy(), fine.coarser(256)
+    assert vars(found) | {"counts": None} == vars(coarse) | {"counts": None}
+    np.testing.assert_array_equal(found.counts, coarse.counts)
+    np.testing.assert_array_equal(fine.counts, before)
+    assert Histogram(2048).coarser(256).total == 0
