@@ -15,7 +15,7 @@ from typing import Annotated
 import typer
 
 from edgekd import __version__, terminal
-from edgekd.cli import catalogue, checking, distilling, examining, measuring, models
+from edgekd.cli import catalogue, checking, distilling, examining, looking, measuring, models
 
 app = typer.Typer(
     name="edgekd",
@@ -51,6 +51,7 @@ for command in (models.inspect, distilling.distill, models.aggregate, models.exp
     app.command()(command)
 app.command("eval")(models.evaluate)
 app.command()(measuring.gate)
+app.command()(looking.report)
 app.command()(examining.doctor)
 app.command()(examining.schema)
 app.command()(checking.check)

@@ -35,7 +35,7 @@ def test_what_needs_no_model_starts_without_the_heavy_modules(arguments: list[st
     assert python(code + f"print('loaded:', sorted({heavy} & set(sys.modules)))").stdout.endswith("loaded: []\n")
 
 
-@pytest.mark.parametrize("module", ["bench", "gate", "evaluate", "inspect", "export"])
+@pytest.mark.parametrize("module", ["bench", "gate", "evaluate", "inspect", "export", "report"])
 def test_what_a_device_runs_starts_without_torch(module: str) -> None:
     assert python(f"import sys, edgekd.{module}; print('torch' in sys.modules)").stdout == "False\n"
 
@@ -48,7 +48,7 @@ def test_python_m_edgekd_is_edgekd() -> None:
 def test_no_command_shows_the_help_and_is_a_misuse(call: Call) -> None:
     shown = call()
     assert shown.code == 2
-    for command in ("inspect", "distill", "export", "bench", "eval", "gate", "targets", "calibration"):
+    for command in ("inspect", "distill", "export", "bench", "eval", "gate", "report", "targets", "calibration"):
         assert command in shown.out + shown.err
 
 
