@@ -65,7 +65,10 @@ def lines(label: str, series: Sequence[Series], *, x_write: Write, y_write: Writ
         )
         for one in thin
     ]
-    return tag("svg", grid, drawn, told, viewBox=f"0 0 {WIDTH} {HEIGHT}", role="img", aria_label=label, class_="chart")
+    ends = [tag("circle", cx=across(one.xs[-1]), cy=down(one.ys[-1]), r=2.5, class_=f"fill {one.kind}") for one in thin]
+    return tag(
+        "svg", grid, drawn, ends, told, viewBox=f"0 0 {WIDTH} {HEIGHT}", role="img", aria_label=label, class_="chart"
+    )
 
 
 def _padded(low: float, high: float) -> tuple[float, float]:

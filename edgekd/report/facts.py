@@ -77,17 +77,17 @@ class Facts:
         self.record = run.record()
         self.missing: list[Missing] = []
         self.task: Task = task_of(self.record)
-        self.export = self._read(run.export_file, "export --int8")
+        self.export = self._read(run.export_file, "export", "--int8")
         self.bench = self._read(run.bench_file, "bench")
-        self.evaluation = self._read(run.evaluation_file, "eval --data evaluation.npz")
+        self.evaluation = self._read(run.evaluation_file, "eval", "--data evaluation.npz")
         self.metrics = self._metrics()
         self.held_out = self._held_out()
         self.files = self._files()
         self.teacher_file = self._teacher_file(teacher)
 
-    def command(self, name: str) -> str:
+    def command(self, name: str, options: str = "") -> str:
         """A command about this run, as one would type it."""
-        return f"edgekd {name} {quote(str(self.run.path))}"
+        return f"edgekd {name} {quote(str(self.run.path))} {options}".rstrip()
 
     def option(self, number: int) -> str:
         """What option `number` is called: a class, or of a label off and on."""
@@ -102,14 +102,14 @@ class Facts:
 
     # ------------------------------------------------------------------------------------------------------- records
 
-    def _read(self, path: Path, command: str) -> dict[str, Any]:
+    def _read(self, path: Path, command: str, options: str = "") -> dict[str, Any]:
         if not path.is_file():
-            self.missing.append(Missing(path.name, "not there yet", self.command(command)))
+            self.missing.append(Missing(path.name, "not there yet", self.command(command, options)))
             return {}
         try:
             return read_json(path)
         except EdgekdError as error:
-            self.missing.append(Missing(path.name, str(error), self.command(command)))
+            self.missing.append(Missing(path.name, str(error), self.command(command, options)))
             return {}
 
     def _metrics(self) -> list[dict[str, float]]:
@@ -156,7 +156,7 @@ class Facts:
             except EdgekdError as error:
                 found.pop(label, None)
                 why = "not exported yet" if not path.is_file() else str(error)
-                command = self.command("export") + (" --int8" if label == "student.int8" else "")
+                command = self.command("export", "--int8" * (label == "student.int8"))
                 self.missing.append(Missing(path.name, why, command))
         return found
 

@@ -16,7 +16,7 @@ Verdicts = Sequence[Sequence[str]]
 def budget(facts: Facts, verdicts: Verdicts | None) -> list[Node]:
     """Limits and what was found, as `edgekd gate` has them."""
     if verdicts is None:
-        command = code(facts.command("report") + " --budget budget.toml")
+        command = code(facts.command("report", "--budget budget.toml"))
         return [tag("p", "It was held against no budget; ", command, " shows one.")]
     rows: list[Cells] = []
     for metric, limit, actual, verdict, _ in verdicts:

@@ -96,4 +96,4 @@ def _training(facts: Facts) -> list[Node | None]:
 
 
 def _command(facts: Facts) -> Child:
-    return tag("code", facts.command("eval") + " --data evaluation.npz")
+    return tag("code", facts.command("eval", "--data evaluation.npz"))

@@ -17,7 +17,7 @@ def calibration(facts: Facts) -> list[Node]:
     """The recipe, the samples, and what the students agree on."""
     quantization = part(facts.export, "quantization")
     if not quantization:
-        return [tag("p", "There is no INT8 student: ", code(facts.command("export") + " --int8"), ".")]
+        return [tag("p", "There is no INT8 student: ", code(facts.command("export", "--int8")), ".")]
     recipe, count = part(quantization, "recipe"), number(quantization, "samples", "count")
     flavour = part(quantization, "flavour")
     told = f"Ranges by recipe {recipe.get('name', '?')} ({recipe.get('title', '')}), found on {count or 0:,.0f} samples"
@@ -27,9 +27,11 @@ def calibration(facts: Facts) -> list[Node]:
     left = part(quantization, "float_nodes")
     computes = ", ".join(f"{number(left, name) or 0:.0f} × {name}" for name in left) or "none"
     nodes = [tag("p", told), tag("p", kinds), tag("p", f"Nodes that still compute in float: {computes}.")]
-    reasons = quantization.get("float_reasons")
-    if isinstance(reasons, Mapping) and reasons:
-        why_float: list[Cells] = [[named(str(node)), str(why)] for node, why in reasons.items()]
+    reasons = [
+        (str(one.get("node", "?")), str(one.get("reason", "?"))) for one in entries(quantization, "float_reasons")
+    ]
+    if reasons:
+        why_float: list[Cells] = [[named(node), why] for node, why in reasons]
         nodes.append(folded("Why they do", table(["node", "why"], why_float, caption="Nodes in float")))
     return [*nodes, *_proofs(facts), *_steps(quantization)]
 
@@ -81,7 +83,7 @@ def coverage(facts: Facts) -> list[Node]:
             tag(
                 "p",
                 "export.json does not tell it; ",
-                code(facts.command("export") + " --int8"),
+                code(facts.command("export", "--int8")),
                 " of a newer edgekd does.",
             )
         ]
@@ -109,7 +111,9 @@ def sensitivity(facts: Facts) -> list[Node]:
     """Signal over noise of the answers when one layer alone computes in INT8, the costliest first."""
     ranked = [one for one in entries(facts.export, "quantization", "sensitivity") if number(one, "sqnr_db") is not None]
     if not ranked:
-        return [tag("p", "export.json does not tell which layers INT8 costs most.")]
+        looked = "sensitivity" in part(facts.export, "quantization")
+        fine = "Layers were not looked at one by one: INT8 as a whole cost little enough."
+        return [tag("p", fine if looked else "export.json does not tell which layers INT8 costs most.")]
     ranked.sort(key=lambda one: number(one, "sqnr_db") or 0.0)
     most = max(number(one, "sqnr_db") or 0.0 for one in ranked)
     rows: list[Cells] = []

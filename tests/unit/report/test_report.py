@@ -140,6 +140,7 @@ def test_int8_is_told_with_what_it_cost_and_how_well_it_was_calibrated(run: RunF
             "samples": {"count": 512},
             "flavour": {"activation": "uint8", "weight": "int8", "per_channel": True},
             "float_nodes": {"Sub": 2},
+            "float_reasons": [{"node": "/sub", "operator": "Sub", "reason": "there is no INT8 form of it"}],
             "sensitivity": layers[::-1],
         },
         "proof": {"int8": [{"label": "float", "bytes": 100}, {"label": "int8", "bytes": 30, "agreement_float": 0.98}]},
@@ -154,6 +155,7 @@ def test_int8_is_told_with_what_it_cost_and_how_well_it_was_calibrated(run: RunF
     page, read, _ = made(run)
     assert "Ranges by recipe percentile (most of the values), found on 512 samples for target cpu." in read.text
     assert "Nodes that still compute in float: 2 × Sub." in read.text
+    assert cells(page, "/sub") == ["there is no INT8 form of it"]
     assert cells(page, "int8") == ["30 B", "98.00 %", "–", "–"]
     assert [cells(page, "calibration samples")[k] for k in (0, 2)] == ["90.00 %", "1.00 %"]
     assert cells(page, "image") == ["50.00 %", "25.00 %"]
