@@ -20,11 +20,13 @@ import errno
 import json
 import math
 import os
+import re
 import tempfile
 import zlib
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
+from datetime import datetime
 from pathlib import Path
 from shlex import quote
 from typing import IO, Any
@@ -347,6 +349,12 @@ def _is_that_model(path: Path, sha256: str) -> bool:
 def is_model(path: Path) -> bool:
     """Whether a path that may name a run folder or a model names a model."""
     return path.is_file() or path.suffix == ".onnx"
+
+
+def new_path(teacher: str) -> Path:
+    """Where a run of a teacher goes if nobody says: under `runs/`, by the teacher's name and the time."""
+    stem = Path(teacher).stem if Path(teacher).suffix == ".onnx" else re.split(r"[/:]", teacher.rstrip("/"))[-1]
+    return RUNS / f"{re.sub(r'[^A-Za-z0-9._-]', '-', stem)}-{datetime.now().astimezone():%Y%m%d-%H%M%S}"
 
 
 def latest(runs: Path = RUNS) -> RunFolder:

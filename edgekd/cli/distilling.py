@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import re
-from datetime import datetime
 from pathlib import Path
 from shlex import quote
 from typing import Annotated, Any, Literal
@@ -110,10 +108,10 @@ def distill(
     wait |= {"headers": flags.pairs(header, "--header", "X-Api-Key=API_KEY"), "trust_callable": trust_callable}
     reach = validated(Reach, {name: value for name, value in wait.items() if value is not None}, "flags")
     require_distill("distilling")
-    from edgekd import distill as distillation
+    import edgekd.distill as distillation
     from edgekd.networks import is_factory
 
-    run = opened(out) if resume or out else run_folder.RunFolder(_new_name(teachers[0]))
+    run = opened(out) if resume or out else run_folder.RunFolder(run_folder.new_path(teachers[0]))
     settings = distillation.resolve_settings(told, settings_file, run if resume else None)
     own = ["--student", student] if student and is_factory(student) else []
     again = flags.command("distill", *teachers, "--out", str(run.path), "--resume", *own, *flags.reaching(reach))
@@ -132,10 +130,3 @@ def distill(
     done = f"{run.path}: {record['student']['name']} with {record['student']['parameters']:,} parameters"
     trust = " --trust-factory" if is_factory(record["student"]["name"]) else ""
     terminal.show(record, f"{done}; next: edgekd export {quote(str(run.path))} --int8{trust}", as_json=json)
-
-
-def _new_name(teacher: str) -> Path:
-    from edgekd.run_folder import RUNS
-
-    stem = Path(teacher).stem if Path(teacher).suffix == ".onnx" else re.split(r"[/:]", teacher.rstrip("/"))[-1]
-    return RUNS / f"{re.sub(r'[^A-Za-z0-9._-]', '-', stem)}-{datetime.now().astimezone():%Y%m%d-%H%M%S}"

@@ -27,9 +27,9 @@ def report(
     names = reporting.read_names(class_names) if class_names is not None else None
     verdicts = None
     if budget is not None:
-        from edgekd import gate
+        from edgekd.gate import check, read_budget
 
-        verdicts = [one.row() for one in gate.check(folder, gate.read_budget(budget))]
+        verdicts = [one.row() for one in check(folder, read_budget(budget))]
     record = reporting.report(folder, out, verdicts=verdicts, teacher=teacher, names=names, overwrite=overwrite)
     for one in record["missing"]:
         terminal.note(f"not in the report: {one['what']}, {one['why']}")

@@ -152,7 +152,7 @@ def gate(
     """Hold a model against a budget; exit 1 when it is broken."""
     limited = {name: value for name, value in locals().items() if name.startswith(("max_", "min_"))}
     from edgekd import baseline as baselines
-    from edgekd import gate as gating
+    import edgekd.gate as gating
 
     limits = gating.read_budget(budget, limited)
     earlier = baselines.find(baseline) if baseline else None

@@ -135,7 +135,7 @@ def export(
         told = {"--generator": generator, "--out": out, "--overwrite": overwrite or None, "--input-range": input_range}
         for flag, value in told.items():
             refuse_of_run(value, flag)
-        from edgekd import export as exporting
+        import edgekd.export as exporting
 
         options: dict[str, Any] = {"trust_factory": trust_factory, "fp16": fp16, "terms": terms}
         options |= {"keep_headers": flags.whole(keep_headers, "--keep-headers"), "header_outputs": header_outputs}

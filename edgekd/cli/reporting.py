@@ -71,7 +71,7 @@ def _case(verdict: Verdict, strict: bool, several: bool) -> Case:
 
 def of_measurement(record: dict[str, Any], *, strict: bool = False) -> Report:
     """The report of a measurement, with what changed since its baseline and where the time goes, if it tells."""
-    from edgekd import bench as benching
+    import edgekd.bench as benching
 
     extra: list[tuple[Sequence[str], list[list[str]]]] = []
     if any(entry.get("placement") for entry in record["models"].values()):
