@@ -34,7 +34,7 @@ bench: $(INSTALLED)
 $(INSTALLED): pyproject.toml
 	$(PYTHON) -m venv .venv
 	$(BIN)/pip install --quiet --disable-pip-version-check "$(TORCH)"
-	$(BIN)/pip install --quiet --disable-pip-version-check --editable ".[distill,dev]"
+	$(BIN)/pip install --quiet --disable-pip-version-check --editable ".[distill,dev,docs]"
 	touch $@
 
 clean:
