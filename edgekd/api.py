@@ -6,7 +6,7 @@ modules are imported when a function is called, so that `import edgekd` costs no
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, TypedDict, Unpack
 
@@ -31,6 +31,8 @@ class Settings(TypedDict, total=False):
     recipe: Mapping[str, Any]
     student: str
     width: float
+    headers: Literal["shared", "plain"]
+    class_order: tuple[tuple[int, ...] | None, ...]
     minutes: float
     steps: int
     clock: Literal["wall", "cpu"]
@@ -72,7 +74,7 @@ def distill(
         out: the run folder; a new one under `runs/`, named after the first teacher, if left out.
         resume: go on with the run in `out`, or with the latest one.
         overwrite: replace the run in `out`.
-        config: a TOML file of the same settings; what is told here wins.
+        config: a preset, or a TOML file of the same settings; what is told here wins.
         watch: told of progress about once a second.
         reach: credentials and patience for teachers outside this process, and whether a function may run.
         settings: see `Settings`.
@@ -89,6 +91,7 @@ def distill(
     from edgekd.errors import BadSetting  # noqa: PLC0415 - see above
     from edgekd.extras import require_distill  # noqa: PLC0415
     from edgekd.run_folder import RunFolder, new_path  # noqa: PLC0415
+    from edgekd.shipped import find  # noqa: PLC0415
 
     if not teachers:
         raise BadSetting("no teacher", where="distill", allowed="an ONNX file, a URL, or python:module:function")
@@ -96,7 +99,8 @@ def distill(
     import edgekd.distill as distillation  # noqa: PLC0415
 
     run = _opened(out) if resume else RunFolder(Path(out) if out is not None else new_path(str(teachers[0])))
-    told = distillation.resolve_settings(settings, Path(config) if config else None, run if resume else None)
+    preset = find("presets", str(config)) if config is not None else None
+    told = distillation.resolve_settings(settings, preset, run if resume else None)
     how: dict[str, Any] = {"watch": watch} if watch else {}
     distillation.distill(list(teachers), told, run, resume=resume, overwrite=overwrite, reach=reach, **how)
     return run
@@ -109,6 +113,8 @@ def export(
     target: str = "cpu",
     calibration: str = "percentile",
     trust_factory: bool = False,
+    keep_headers: Sequence[int] | None = None,
+    header_outputs: bool = False,
 ) -> dict[str, Any]:
     """Write student and generator as ONNX, checked against torch, and the student as INT8 if asked for.
 
@@ -121,6 +127,8 @@ def export(
         int8: also quantize the student.
         target, calibration: a shipped name, or a `.toml` file of one's own.
         trust_factory: run the code that a `module:factory` student of this run names.
+        keep_headers: of a student with headers only these, from 0.
+        header_outputs: answer the logits of each header too.
 
     Returns:
         The record of schema `edgekd.export/1`; its `warnings` are for people.
@@ -135,7 +143,8 @@ def export(
     from edgekd.config import load_recipe, load_target  # noqa: PLC0415
 
     device, recipe = load_target(target), load_recipe(calibration)
-    return exporting.export(_opened(run), int8=int8, target=device, recipe=recipe, trust_factory=trust_factory)
+    form: dict[str, Any] = {"keep_headers": keep_headers, "header_outputs": header_outputs}
+    return exporting.export(_opened(run), int8=int8, target=device, recipe=recipe, trust_factory=trust_factory, **form)
 
 
 def bench(

@@ -2,15 +2,21 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from shlex import quote
-from typing import Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
 from edgekd import flags, shipped, terminal
 from edgekd.cli.options import Bounds, Json, Shape, TaskName, opened
 from edgekd.errors import BadSetting
+
+if TYPE_CHECKING:
+    from edgekd.journal import Progress, Watch
+    from edgekd.run_folder import RunFolder
 
 
 def distill(
@@ -86,6 +92,9 @@ def distill(
     trust_callable: Annotated[
         bool, typer.Option("--trust-callable", help="Run the code that python:module:function names.")
     ] = False,
+    live: Annotated[bool, typer.Option("--live", help="Serve the report on this machine while it trains.")] = False,
+    port: Annotated[int, typer.Option(min=0, max=65535, help="Of --live; any that is free if left out.")] = 0,
+    tensorboard: Annotated[bool, typer.Option("--tensorboard", help="Write losses as event files too.")] = False,
     json: Json = False,
 ) -> None:
     """Train a small student from the answers of one or more teachers to generated images."""
@@ -116,7 +125,7 @@ def distill(
     own = ["--student", student] if student and is_factory(student) else []
     again = flags.command("distill", *teachers, "--out", str(run.path), "--resume", *own, *flags.reaching(reach))
     try:
-        with terminal.distilling(f"writing {run.path}; stop with Ctrl-C, nothing is lost") as watch:
+        with _watched(run, port if live else None, tensorboard) as watch:
             distillation.distill(teachers, settings, run, resume=resume, overwrite=overwrite, watch=watch, reach=reach)
     except KeyboardInterrupt:
         begun = run.record_file.is_file()
@@ -130,3 +139,28 @@ def distill(
     done = f"{run.path}: {record['student']['name']} with {record['student']['parameters']:,} parameters"
     trust = " --trust-factory" if is_factory(record["student"]["name"]) else ""
     terminal.show(record, f"{done}; next: edgekd export {quote(str(run.path))} --int8{trust}", as_json=json)
+
+
+@contextmanager
+def _watched(run: RunFolder, port: int | None, tensorboard: bool) -> Iterator[Watch]:
+    """A watcher of the terminal; of a page that is served at a port, unless that is None; and of event files."""
+    watches: list[Watch] = []
+    notes = [f"writing {run.path}; stop with Ctrl-C, nothing is lost"]
+    with ExitStack() as stack:
+        if tensorboard and terminal.speaks():
+            from edgekd.report.events import event_files
+
+            watches.append(stack.enter_context(event_files(run)))
+        if port is not None and terminal.speaks():
+            from edgekd.report.live import served
+
+            address, renew = stack.enter_context(served(run, port))
+            watches.append(lambda _: renew())
+            notes.append(f"look at {address} on this machine while it trains")
+        watches.append(stack.enter_context(terminal.distilling(*notes)))
+
+        def watch(progress: Progress) -> None:
+            for one in watches:
+                one(progress)
+
+        yield watch

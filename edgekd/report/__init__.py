@@ -42,7 +42,7 @@ def report(
             an earlier measurement; any other file is not.
         verdicts: rows of a gate, to show a budget.
         teacher: where the teacher's file is now, if it is not where run.json says.
-        names: of the classes, in order; without them they are told by number.
+        names: of the classes, in order; without them those that the teacher's file tells, or numbers.
         overwrite: replace `out` whatever it is.
 
     Returns:

@@ -26,6 +26,7 @@ from edgekd.inference import fed
 from edgekd.run_folder import HeldOut, RunFolder, read_json, task_of
 from edgekd.scoring import effective, wilson
 from edgekd.tasks import KINDS, Task, choices
+from edgekd.teachers.classes import class_names
 
 STUDENTS = ("student", "student.int8")
 
@@ -66,14 +67,14 @@ class Facts:
     Args:
         run: its folder.
         teacher: where the teacher's file is, if it is not where run.json says.
-        names: of the classes, in order; without them they are told by number.
+        names: of the classes, in order; without them those that the teacher's file tells, or numbers.
 
     Raises:
         BadRun: no run folder, or its run.json is damaged.
     """
 
     def __init__(self, run: RunFolder, teacher: Path | None = None, names: Sequence[str] | None = None) -> None:
-        self.run, self.names = run, names
+        self.run = run
         self.record = run.record()
         self.missing: list[Missing] = []
         self.task: Task = task_of(self.record)
@@ -84,6 +85,8 @@ class Facts:
         self.held_out = self._held_out()
         self.files = self._files()
         self.teacher_file = self._teacher_file(teacher)
+        count = self.record["teacher"]["classes"]
+        self.names = names or (class_names(self.teacher_file, count) if self.teacher_file else None)
 
     def command(self, name: str, options: str = "") -> str:
         """A command about this run, as one would type it."""

@@ -10,7 +10,7 @@ from edgekd import onnx_file, units
 from edgekd.report.charts import bar
 from edgekd.report.facts import STUDENTS, Facts
 from edgekd.report.models import KIND, TITLES
-from edgekd.report.pictures import Pixels, filters, listed, mean_image, strip
+from edgekd.report.pictures import Pixels, embedded, filters, listed, mean_image, strip
 from edgekd.report.tags import Cells, Child, Node, folded, named, table, tag
 
 SHOWN, EACH, ROWS, FILTERS = 40, 8, 20, 64
@@ -22,7 +22,7 @@ def samples(facts: Facts) -> list[Node]:
     """Per class the newest held-out images that the teacher puts there, beside their mean (after DAFL, figure 2)."""
     held, owners = facts.held_out, facts.owners
     if held is None or owners is None:
-        return [tag("p", "There are no held-out images; a run writes them when it ends.")]
+        return [tag("p", "There are no held-out images; a run writes them when it ends."), *_on_the_way(facts)]
     side = 64 if owners.shape[1] <= ROWS else 32
     body: list[Cells] = []
     for option in range(min(owners.shape[1], SHOWN)):
@@ -36,6 +36,19 @@ def samples(facts: Facts) -> list[Node]:
     )
     grid = table(["class", "mean", "newest"], body, caption="Generated images by class", class_="samples")
     return [tag("p", why), grid, *([more] if more is not None else [])]
+
+
+def _on_the_way(facts: Facts) -> list[Node]:
+    """The newest grid that a run wrote so far."""
+    grids = sorted(facts.run.samples.glob("step_*.png"))
+    try:
+        content = grids[-1].read_bytes() if grids else b""
+    except OSError:
+        content = b""
+    if not content:
+        return []
+    alt = f"Generated images of the first classes, a row each, as in {grids[-1].name}"
+    return [tag("figure", embedded(content, alt), tag("figcaption", f"{alt}; the newest on the left."))]
 
 
 def _pictures(own: Pixels, name: str, side: int) -> tuple[Child, Child]:

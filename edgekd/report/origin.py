@@ -58,6 +58,8 @@ def _told(facts: Facts) -> list[tuple[str, str]]:
     student = f"{record['student']['name']}, width {record['student']['width']:g}"
     if count := number(record, "student", "parameters"):
         student += f", {count:,.0f} parameters"
+    if count := number(record, "student", "headers", "count"):
+        student += f", {count:,.0f} {deep(record, 'student', 'headers', 'kind')} headers"
     host, versions = part(record, "host"), part(record, "versions")
     return [
         (

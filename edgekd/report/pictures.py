@@ -35,9 +35,13 @@ def _chunk(kind: bytes, content: bytes) -> bytes:
 
 def picture(pixels: Pixels, alt: str, scale: float = 1.0) -> Node:
     """An image of the page; one pixel becomes `scale` of the screen's, and fewer where the screen is narrow."""
-    uri = "data:image/png;base64," + base64.b64encode(png(pixels)).decode()
     height, width = pixels.shape[:2]
-    return tag("img", src=uri, alt=alt, width=round(width * scale), height=round(height * scale))
+    return embedded(png(pixels), alt, width=round(width * scale), height=round(height * scale))
+
+
+def embedded(content: bytes, alt: str, **size: int) -> Node:
+    """A PNG as an image of the page, of its own size if none is told."""
+    return tag("img", src="data:image/png;base64," + base64.b64encode(content).decode(), alt=alt, **size)
 
 
 def coloured(images: Pixels) -> Pixels:
