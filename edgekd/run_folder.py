@@ -9,7 +9,7 @@
     samples/               held_out.npz (uint8 images, teacher logits, their meaning), grids of generated images as PNG,
                            procedural.npz (uint8 images that the student learned from beside generated ones)
     aggregation.json       how a student's headers are joined, if not by their mean
-    export.json  bench.json  evaluation.json
+    export.json  bench.json  evaluation.json  fidelity.json
 
 It does not need torch.
 """
@@ -181,6 +181,7 @@ class RunFolder:
         self.export_file = self.path / "export.json"
         self.bench_file = self.path / "bench.json"
         self.evaluation_file = self.path / "evaluation.json"
+        self.fidelity_file = self.path / "fidelity.json"
 
     def record(self) -> dict[str, Any]:
         """The contents of run.json.

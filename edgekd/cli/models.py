@@ -27,6 +27,7 @@ from edgekd.errors import BadSetting
 if TYPE_CHECKING:
     from edgekd.config import CalibrationRecipe, Target
     from edgekd.quantize import Stopwatch, Terms
+    from edgekd.run_folder import RunFolder
 
 
 def inspect(
@@ -197,14 +198,23 @@ def evaluate(
     teacher: TeacherFile = None,
     input_range: Bounds = None,
     task: TaskName = None,
+    no_data: Annotated[bool, typer.Option("--no-data", help="On probes made of held-out generated images.")] = False,
+    calibration: Annotated[
+        Path | None, typer.Option(help="Of --no-data: fitted by benchmarks/fidelity, for an estimate on real images.")
+    ] = None,
     json: Json = False,
 ) -> None:
     """Accuracy on labelled images, for people who have some. Nothing of it flows back into a distillation."""
     from edgekd import evaluate as evaluation
     from edgekd.run_folder import RunFolder
 
+    if no_data:
+        _refuse_beside_no_data(data=data, input_range=input_range, task=task)
+        _without_data(opened(subject), teacher, calibration, json)
+        return
     if data is None:
-        raise BadSetting("missing", where="--data", allowed="an .npz with images and labels")
+        hint = "if there are none, say --no-data"
+        raise BadSetting("missing", where="--data", allowed="an .npz with images and labels", hint=hint)
     model, stated = as_model(subject), flags.bounds(input_range)
     if model is not None and not RunFolder(model.parent).record_file.is_file():
         low, high = stated or evaluation.input_range(model)
@@ -217,3 +227,23 @@ def evaluate(
         records = evaluation.evaluate_run(run, data, teacher=teacher, only=model)
     result = {"schema": evaluation.COLLECTION, "models": records}
     terminal.show(result, terminal.table(evaluation.rows(records), evaluation.headers(records)), as_json=json)
+
+
+def _refuse_beside_no_data(**given: object) -> None:
+    if told := [f"--{name.replace('_', '-')}" for name, value in given.items() if value is not None]:
+        raise BadSetting(f"{', '.join(told)} beside --no-data", where="--no-data", allowed="with a run alone")
+
+
+def _without_data(run: RunFolder, teacher: Path | None, calibration: Path | None, as_json: bool) -> None:
+    from edgekd import fidelity
+
+    fitted = fidelity.read_calibration(calibration) if calibration is not None else None
+    records = fidelity.fidelity(run, teacher=teacher, calibration=fitted)
+    for name, record in records.items():
+        if record["seldom"]:
+            few = ", ".join(map(str, record["seldom"][:20])) + (" …" if len(record["seldom"]) > 20 else "")
+            terminal.note(f"{name}: the student hardly saw classes {few}")
+        if record["why"]:
+            terminal.note(f"{name}: no estimate for real images: {record['why']}")
+    result = {"schema": fidelity.COLLECTION, "models": records}
+    terminal.show(result, terminal.table(fidelity.rows(records), fidelity.HEADERS), as_json=as_json)

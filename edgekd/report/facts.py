@@ -50,6 +50,7 @@ class Row:
         bytes, parameters, macs: of the file.
         measured: its entry of bench.json, if that is of this very file.
         evaluated: its entry of evaluation.json, likewise.
+        sha256: of the file.
     """
 
     label: str
@@ -59,6 +60,7 @@ class Row:
     macs: float | None
     measured: Mapping[str, Any] = field(default_factory=dict)
     evaluated: Mapping[str, Any] = field(default_factory=dict)
+    sha256: str = ""
 
 
 class Facts:
@@ -81,6 +83,7 @@ class Facts:
         self.export = self._read(run.export_file, "export", "--int8")
         self.bench = self._read(run.bench_file, "bench")
         self.evaluation = self._read(run.evaluation_file, "eval", "--data evaluation.npz")
+        self.fidelity = self._read(run.fidelity_file, "eval", "--no-data")
         self.metrics = self._metrics()
         self.held_out = self._held_out()
         self.files = self._files()
@@ -206,6 +209,7 @@ class Facts:
             onnx_file.macs(model),
             self._measured(label, digest),
             evaluated if same else {},
+            digest,
         )
 
     def _measured(self, label: str, digest: str) -> Mapping[str, Any]:

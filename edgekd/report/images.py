@@ -8,7 +8,7 @@ from onnx import ModelProto, numpy_helper
 
 from edgekd import onnx_file, units
 from edgekd.report.charts import bar
-from edgekd.report.facts import STUDENTS, Facts
+from edgekd.report.facts import STUDENTS, Facts, deep, number, part
 from edgekd.report.models import KIND, TITLES
 from edgekd.report.pictures import Pixels, embedded, filters, listed, mean_image, strip
 from edgekd.report.tags import Cells, Child, Node, folded, named, table, tag
@@ -83,6 +83,25 @@ def by_class(facts: Facts) -> list[Node]:
         rest = table(heads, told[ROWS:], caption="The other classes", class_="bars")
         nodes.append(folded(f"The other {len(told) - ROWS:,} classes", rest))
     return nodes
+
+
+def on_probes(facts: Facts) -> Node | None:
+    """Agreement on what was made of held-out images, of the files as they are now, as `eval --no-data` told it."""
+    body: list[Cells] = []
+    for row in facts.rows[1:]:
+        record = part(facts.fidelity, "models", row.file)
+        if not record or deep(record, "model", "sha256") != row.sha256:
+            continue
+        for name in part(record, "probes"):
+            share = number(record, "probes", name, "agreement")
+            if share is not None:
+                drawn = bar(share, 1.0, KIND[row.label])
+                body.append([TITLES[row.label], name.replace("_", " "), units.write_share(share), drawn])
+        if (share := number(record, "estimate", "agreement")) is not None:
+            drawn = bar(share, 1.0, KIND[row.label])
+            body.append([TITLES[row.label], "real images, estimated", units.write_share(share), drawn])
+    heads = ["", "probe", "agreement", ""]
+    return table(heads, body, caption="Agreement on probes made of held-out images", class_="bars") if body else None
 
 
 def _rarely(few: list[str]) -> Node:

@@ -71,7 +71,7 @@ def _sections(facts: Facts, verdicts: Verdicts | None) -> list[Section]:
     return [
         ("models", "Teacher, student, INT8 student", [*models.side_by_side(facts), models.sizes(facts)]),
         ("latency", "Latency", models.latency(facts)),
-        ("fidelity", "Fidelity by class", [caveat, *images.by_class(facts)]),
+        ("fidelity", "Fidelity", [caveat, images.on_probes(facts), *images.by_class(facts)]),
         ("samples", "Generated samples", images.samples(facts)),
         ("filters", "First-layer filters", images.first_layers(facts)),
         ("training", "Training", _training(facts)),

@@ -334,3 +334,14 @@ def test_it_needs_no_torch_and_no_pillow(run: RunFolder) -> None:
     code += f"report(RunFolder(Path({str(run.path)!r})))\nprint(sorted({{'torch', 'PIL'}} & set(sys.modules)))"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout == "[]\n"
+
+
+def test_probes_are_shown_while_they_are_of_this_file(run: RunFolder) -> None:
+    digest = onnx_file.model_sha256(run.student_onnx)
+    told = {"model": {"sha256": digest}, "probes": {"blended": {"agreement": 0.625}}, "estimate": {"agreement": 0.75}}
+    write_json(run.fidelity_file, {"schema": "edgekd.fidelities/1", "models": {"student.onnx": told}})
+    read = made(run)[1]
+    assert "blended62.50 %" in read.text
+    assert "real images, estimated75.00 %" in read.text
+    write_json(run.fidelity_file, {"models": {"student.onnx": told | {"model": {"sha256": "another"}}}})
+    assert "blended" not in made(run)[1].text

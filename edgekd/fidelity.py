@@ -1,0 +1,241 @@
+"""How well a student follows its teacher where there is no data: on probes, and what may be concluded from them.
+
+A probe is a set of images that the student did not learn from: generated ones that were held out, and what becomes of
+them when two are blended, when they are shifted, made faint or noisy. What a student does there says something about
+what it will do on real images, but not in the same numbers. The step from one to the other has to be learned from many
+teachers, students and data sets for which both are known (`benchmarks/fidelity/`); where no such calibration is at
+hand, shares are told and no estimate is made.
+
+The record `edgekd.fidelity/1`:
+
+    schema, tool, measured (ISO UTC), task
+    model      file, sha256
+    collapses  of the generator in the run
+    probes     per name {n, agreement, interval (95 %, of the share on such images)}
+    per_class  list of {class, n, agreement (null without images), interval} on held-out images; empty but for classes
+    seldom     classes of which fewer than ten images were held out
+    estimate   null, or {agreement, interval (90 %)} on the unseen real distribution
+    why        why there is no estimate, or null
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+from pydantic import Field
+
+import edgekd
+from edgekd import onnx_file, units
+from edgekd.codes import from_codes
+from edgekd.config import Record, validated
+from edgekd.errors import BadRun, BadSetting
+from edgekd.inference import fed
+from edgekd.run_folder import HeldOut, RunFolder, read_json, task_of, write_json
+from edgekd.scoring import effective, wilson
+from edgekd.tasks import choices
+from edgekd.teachers import answers
+
+SCHEMA = "edgekd.fidelity/1"
+COLLECTION = "edgekd.fidelities/1"
+FEW = 10
+EDGE = 0.005
+"""Shares are kept so far from 0 and 1 before their logit is taken: of a thousand images few tell more."""
+Codes = NDArray[np.uint8]
+Choices = NDArray[np.integer[Any]]
+
+
+def _blended(codes: Codes, random: np.random.Generator) -> Codes:
+    """The mean of two images each."""
+    other = codes[random.permutation(len(codes))]
+    return ((codes.astype(np.uint16) + other) // 2).astype(np.uint8)
+
+
+def _shifted(codes: Codes, random: np.random.Generator) -> Codes:
+    """Moved by two pixels to one of four sides, the border repeated."""
+    side = random.integers(4, size=len(codes))
+    grown = np.pad(codes, ((0, 0), (0, 0), (2, 2), (2, 2)), mode="edge")
+    height, width = codes.shape[2:]
+    starts = np.array([[0, 2], [4, 2], [2, 0], [2, 4]])[side]
+    return np.stack(
+        [one[:, top : top + height, left : left + width] for one, (top, left) in zip(grown, starts, strict=True)]
+    )
+
+
+def _faint(codes: Codes, _: np.random.Generator) -> Codes:
+    """At half the contrast, about each image's mean."""
+    mean = codes.mean(axis=(1, 2, 3), keepdims=True)
+    faint: Codes = np.rint(mean + (codes - mean) / 2).astype(np.uint8)
+    return faint
+
+
+def _noisy(codes: Codes, random: np.random.Generator) -> Codes:
+    """With normal noise, a sixteenth of the range in deviation."""
+    noisy: Codes = np.rint(codes + 16 * random.standard_normal(codes.shape)).clip(0, 255).astype(np.uint8)
+    return noisy
+
+
+CHANGED: dict[str, Callable[[Codes, np.random.Generator], Codes]] = {
+    "blended": _blended,
+    "shifted": _shifted,
+    "faint": _faint,
+    "noisy": _noisy,
+}
+"""Probes that are made of held-out images; the teacher is asked about them anew."""
+
+
+# ---------------------------------------------------------------------------------------------------------- calibration
+
+
+class Calibration(Record):
+    """From shares on probes to the agreement on real images, as fitted by `benchmarks/fidelity/fit.py`.
+
+    The estimate is the logistic function of `bias + weights · logit(shares)`; its interval is that of the logit plus
+    and minus `reach`, a quantile of what was missed on data sets that were left out (split conformal: Vovk et al.,
+    2005; Lei et al., 2018).
+    """
+
+    schema_version: Literal["edgekd.fidelity-calibration/1"] = Field(alias="schema")
+    bias: float
+    weights: dict[str, float]
+    reach: float
+    triples: int
+    datasets: tuple[str, ...]
+
+    def estimate(self, shares: Mapping[str, float]) -> tuple[float, float, float]:
+        """Agreement on the unseen real distribution, and the ends of its interval."""
+        middle = self.bias + sum(weight * float(logit(shares[name])) for name, weight in self.weights.items())
+        low, mid, high = (float(1 / (1 + np.exp(-(middle + step)))) for step in (-self.reach, 0.0, self.reach))
+        return mid, low, high
+
+
+def logit(share: float | NDArray[np.float64]) -> NDArray[np.float64]:
+    """log(p / (1 - p)), of shares not nearer than `EDGE` to 0 and 1."""
+    kept = np.clip(share, EDGE, 1 - EDGE)
+    return np.asarray(np.log(kept / (1 - kept)))
+
+
+def read_calibration(path: Path) -> Calibration:
+    """A fitted calibration.
+
+    Raises:
+        BadSetting, BadRun: unreadable, or not one.
+    """
+    found = validated(Calibration, read_json(path), path)
+    if unknown := sorted(set(found.weights) - {"held_out", *CHANGED}):
+        allowed = ", ".join(["held_out", *CHANGED])
+        raise BadSetting(f"no probe is called {', '.join(unknown)}", where=path, allowed=allowed)
+    return found
+
+
+# -------------------------------------------------------------------------------------------------------------- measure
+
+
+def fidelity(
+    run: RunFolder, *, teacher: Path | None = None, calibration: Calibration | None = None, seed: int = 0
+) -> dict[str, dict[str, Any]]:
+    """Measure a run's students on probes beside their teacher, and keep the records in its fidelity.json.
+
+    Args:
+        run: exported, with held-out images.
+        teacher: where its file is now, if it is not where run.json says; without it only held-out images are a probe,
+            for their answers were kept.
+        calibration: for an estimate on real images.
+        seed: of what is drawn.
+
+    Returns:
+        Records of schema `edgekd.fidelity/1` by file name.
+
+    Raises:
+        BadRun: not exported yet, without held-out images, or `teacher` is another one.
+        CannotLoad, EdgekdError: a model cannot be loaded or run.
+    """
+    record, files, held = run.record(), run.models(teacher), run.held_out()
+    if not len(held.codes):
+        raise BadRun("it holds no held-out images", where=run.held_out_file, hint="distil for longer")
+    known = files.pop("teacher", None)
+    random = np.random.default_rng(seed)
+    images = {name: change(held.codes, random) for name, change in CHANGED.items()} if known else {}
+    asked = {"held_out": held.codes, **images}
+    theirs: dict[str, Choices] = {"held_out": choices(held.logits, held.task)}
+    for name, codes in images.items():
+        assert known is not None
+        theirs[name] = _answers(known, codes, held)
+    found = {}
+    for file in files.values():
+        alike = {name: _answers(file, codes, held) == theirs[name] for name, codes in asked.items()}
+        found[file.name] = _told(file, record, alike, theirs["held_out"], held, calibration)
+    write_json(run.fidelity_file, {"schema": COLLECTION, "models": found})
+    return found
+
+
+def _answers(path: Path, codes: Codes, held: HeldOut) -> Choices:
+    images = fed(from_codes(codes, held.low, held.high), held.layout)
+    return choices(answers.logits(path, images, held.task, layout=held.layout), held.task)
+
+
+def _told(
+    file: Path,
+    record: Mapping[str, Any],
+    alike: Mapping[str, NDArray[np.bool_]],
+    theirs: Choices,
+    held: HeldOut,
+    calibration: Calibration | None,
+) -> dict[str, Any]:
+    shares = {name: float(one.mean()) for name, one in alike.items()}
+    classes = _by_class(alike["held_out"], theirs, held.logits.shape[1]) if held.task == "classes" else []
+    lacking = [] if calibration is None else sorted(set(calibration.weights) - set(shares))
+    why = f"without the teacher's file there is no {', '.join(lacking)}" if lacking else None
+    if calibration is None:
+        why = "no calibration was given; see benchmarks/fidelity"
+    middle = calibration.estimate(shares) if calibration is not None and not lacking else None
+    return {
+        "schema": SCHEMA,
+        "tool": {"name": "edgekd", "version": edgekd.__version__},
+        "measured": datetime.now(UTC).isoformat(timespec="seconds"),
+        "task": task_of(record),
+        "model": {"file": file.name, "sha256": onnx_file.model_sha256(file)},
+        "collapses": (record.get("progress") or {}).get("collapses"),
+        "probes": {name: _share(one) for name, one in alike.items()},
+        "per_class": classes,
+        "seldom": [one["class"] for one in classes if one["n"] < FEW],
+        "estimate": {"agreement": middle[0], "interval": list(middle[1:])} if middle else None,
+        "why": why,
+    }
+
+
+def _share(alike: NDArray[np.bool_]) -> dict[str, Any]:
+    """Of questions that are answered alike, bool `[N, Q]`; those about one image are related."""
+    share, n = float(alike.mean()), float(len(alike))
+    if alike.shape[1] > 1:
+        n = effective(alike.sum(axis=1), np.full(len(alike), alike.shape[1]))
+    return {"n": alike.size, "agreement": share, "interval": list(wilson(share * n, n))}
+
+
+def _by_class(alike: NDArray[np.bool_], theirs: Choices, classes: int) -> list[dict[str, Any]]:
+    found = []
+    for number in range(classes):
+        own = alike[theirs[:, 0] == number]
+        told = _share(own) if len(own) else {"n": 0, "agreement": None, "interval": None}
+        found.append({"class": number, **told})
+    return found
+
+
+HEADERS = ("model", "probe", "agrees with the teacher", "95 %", "images")
+
+
+def rows(records: Mapping[str, Mapping[str, Any]]) -> list[list[str]]:
+    """Records of schema `edgekd.fidelity/1` as people read them, under `HEADERS`."""
+    table = []
+    for name, record in records.items():
+        for probe, one in record["probes"].items():
+            ends = " to ".join(map(units.write_share, one["interval"]))
+            table.append([name, probe.replace("_", " "), units.write_share(one["agreement"]), ends, f"{one['n']:,}"])
+        if record["estimate"]:
+            ends = " to ".join(map(units.write_share, record["estimate"]["interval"])) + " (90 %)"
+            table.append([name, "real images, estimated", units.write_share(record["estimate"]["agreement"]), ends, ""])
+    return table

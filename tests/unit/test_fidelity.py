@@ -1,0 +1,174 @@
+"""Fidelity without data: probes are what they say, shares are exact, and an estimate is made only by a calibration."""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+from collections.abc import Callable
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import numpy as np
+import pytest
+from calling import Call
+from folders import finished
+
+from edgekd import fidelity
+from edgekd.fidelity import CHANGED, Calibration, logit
+from edgekd.run_folder import RunFolder, write_json
+
+Make = Callable[..., Path]
+
+
+@pytest.fixture
+def run(tmp_path: Path, make_picker: Make) -> RunFolder:
+    """A teacher that picks one of four pixels, and a student that picks the same."""
+    return finished(tmp_path / "run", make_picker("teacher.onnx"), make_picker("student-file.onnx"))
+
+
+CALIBRATION: dict[str, Any] = {
+    "schema": "edgekd.fidelity-calibration/1",
+    **{"bias": 0.5, "weights": {"held_out": 1.0, "noisy": -0.25}, "reach": 0.4, "triples": 9, "datasets": ["a", "b"]},
+}
+
+
+def test_probes_are_images_of_the_same_kind_changed_as_they_say() -> None:
+    codes = np.random.default_rng(0).integers(0, 256, size=(50, 3, 6, 5), dtype=np.uint8)
+    made = {name: change(codes, np.random.default_rng(1)) for name, change in CHANGED.items()}
+    assert all(one.dtype == np.uint8 and one.shape == codes.shape for one in made.values())
+    again = {name: change(codes, np.random.default_rng(1)) for name, change in CHANGED.items()}
+    assert all((made[name] == again[name]).all() for name in made)
+    order = np.random.default_rng(1).permutation(50)
+    assert (made["blended"] == (codes.astype(int) + codes[order]) // 2).all()
+    assert made["faint"].std() < 0.6 * codes.std()
+    inside = (codes > 80) & (codes < 175)  # where nothing is cut off
+    assert (made["noisy"].astype(int) - codes)[inside].std() == pytest.approx(16, rel=0.1)
+    assert all(_moved(old, new) for old, new in zip(codes, made["shifted"], strict=True))
+
+
+def _moved(old: np.ndarray, new: np.ndarray) -> bool:
+    down, up = (new[:, 2:] == old[:, :-2]).all(), (new[:, :-2] == old[:, 2:]).all()
+    right, left = (new[:, :, 2:] == old[:, :, :-2]).all(), (new[:, :, :-2] == old[:, :, 2:]).all()
+    return bool(down or up or right or left)
+
+
+def test_a_student_that_is_its_teacher_agrees_on_every_probe(run: RunFolder) -> None:
+    (record,) = fidelity.fidelity(run).values()
+    assert {name: one["agreement"] for name, one in record["probes"].items()} == dict.fromkeys(
+        ["held_out", *CHANGED], 1.0
+    )
+    assert record["probes"]["held_out"]["interval"] == [pytest.approx(0.912, abs=1e-3), 1.0]
+    assert (record["estimate"], record["seldom"]) == (None, [3])
+    assert "no calibration" in record["why"]
+    assert json.loads(run.fidelity_file.read_text())["models"] == {"student.onnx": record}
+
+
+def test_another_student_agrees_where_it_does(run: RunFolder, make_picker: Make) -> None:
+    run.student_onnx.write_bytes(make_picker("other.onnx", shift=1).read_bytes())
+    (record,) = fidelity.fidelity(run).values()
+    assert {one["agreement"] for name, one in record["probes"].items() if name == "held_out"} == {0.0}
+    assert [one["agreement"] for one in record["per_class"]] == [0.0, 0.0, 0.0, None]
+
+
+def test_without_the_teachers_file_there_are_only_the_answers_that_were_kept(run: RunFolder) -> None:
+    Path(run.record()["teacher"]["path"]).unlink()
+    calibration = Calibration.model_validate(CALIBRATION)
+    (record,) = fidelity.fidelity(run, calibration=calibration).values()
+    assert list(record["probes"]) == ["held_out"]
+    assert (record["estimate"], record["why"]) == (None, "without the teacher's file there is no noisy")
+
+
+def test_an_estimate_is_the_logistic_of_weighted_logits(run: RunFolder) -> None:
+    calibration = Calibration.model_validate(CALIBRATION)
+    middle, low, high = calibration.estimate({"held_out": 0.8, "noisy": 0.6})
+    wanted = 0.5 + np.log(4) - 0.25 * np.log(1.5)
+    assert logit(middle) == pytest.approx(wanted)
+    assert [float(logit(end)) for end in (low, high)] == pytest.approx([wanted - 0.4, wanted + 0.4])
+    (record,) = fidelity.fidelity(run, calibration=calibration).values()
+    assert record["why"] is None
+    assert record["estimate"]["interval"][0] < record["estimate"]["agreement"] < record["estimate"]["interval"][1]
+
+
+def test_pixels_of_an_image_are_related() -> None:
+    alike = np.repeat([[True], [False]] * 10, 100, axis=1)
+    told = fidelity._share(alike)
+    assert (told["n"], told["agreement"]) == (2000, 0.5)
+    assert told["interval"][1] - told["interval"][0] > 0.3
+
+
+@pytest.mark.parametrize("wrong", [{"schema": "x"}, {"weights": {"other": 1.0}}, {"bias": None}, {"more": 1}])
+def test_what_is_no_calibration_is_refused(call: Call, run: RunFolder, tmp_path: Path, wrong: dict[str, Any]) -> None:
+    file = tmp_path / "calibration.json"
+    write_json(file, CALIBRATION | wrong)
+    refused = call("eval", run.path, "--no-data", "--calibration", file)
+    assert (refused.code, refused.out) == (2, "")
+    assert str(file) in refused.err
+
+
+def test_the_command_tells_probes_and_what_it_cannot_know(call: Call, run: RunFolder, tmp_path: Path) -> None:
+    shown = call("eval", run.path, "--no-data")
+    assert shown.code == 0
+    assert "student.onnx  held out" in shown.out
+    assert "no estimate for real images: no calibration was given" in shown.err
+    assert "the student hardly saw classes 3" in shown.err
+    file = tmp_path / "calibration.json"
+    write_json(file, CALIBRATION)
+    assert "real images, estimated" in call("eval", run.path, "--no-data", "--calibration", file).out
+    both = call("eval", run.path, "--no-data", "--data", "x.npz")
+    assert (both.code, both.err) == (
+        2,
+        "edgekd: error: --no-data: --data beside --no-data; allowed: with a run alone\n",
+    )
+    assert call("eval", run.path).code == 2
+
+
+# ---------------------------------------------------------------------------------------------------------- the fitting
+
+
+@pytest.fixture(scope="module")
+def fit() -> ModuleType:
+    path = Path(__file__).parents[2] / "benchmarks/fidelity/fit.py"
+    spec = importlib.util.spec_from_file_location("fidelity_fit", path)
+    assert spec
+    assert spec.loader
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def triples(count: int, offset: float = 0.7, noise: float = 0.1) -> list[dict[str, Any]]:
+    """Made up: agreement on real images is that on probes, moved by an offset in logits, and noise."""
+    random = np.random.default_rng(0)
+    found = []
+    for number in range(count):
+        base = random.normal(0.8, 0.8)
+        inputs = base + random.normal(0, 0.15, size=2)
+        true = inputs.mean() + offset + random.normal(0, noise)
+        shares = 1 / (1 + np.exp(-np.array([*inputs, true])))
+        told = {"pair": "p", "student": "s", "minutes": 1, "file": "f", "dataset": f"set {number % 4}"}
+        found.append(told | {"probes": {"held_out": shares[0], "noisy": shares[1]}, "true": shares[2]})
+    return found
+
+
+def test_a_fit_finds_what_the_triples_were_made_by(fit: ModuleType) -> None:
+    found = fit.fitted(triples(400, noise=0.02))
+    assert found.bias == pytest.approx(0.7, abs=0.05)
+    assert list(found.weights.values()) == pytest.approx([0.5, 0.5], abs=0.05)
+    assert found.datasets == ("set 0", "set 1", "set 2", "set 3")
+
+
+def test_left_out_data_sets_are_estimated_by_the_others(fit: ModuleType) -> None:
+    found = fit.judged(triples(200))
+    assert found["coverage"] == pytest.approx(0.9, abs=0.05)
+    assert found["within_3_points"] > 0.8
+    spoiled = triples(200)
+    for one in spoiled:
+        if one["dataset"] == "set 0":
+            one["true"] = 1 - one["true"]
+    assert fit.judged(spoiled)["coverage"] < 0.85
+
+
+def test_a_conformal_quantile_is_never_among_the_small_ones(fit: ModuleType) -> None:
+    assert fit.quantile([float(k) for k in range(1, 100)]) == 90.0
+    assert fit.quantile([1.0, 2.0, 3.0]) == 3.0
