@@ -151,8 +151,8 @@ def gate(
 ) -> None:
     """Hold a model against a budget; exit 1 when it is broken."""
     limited = {name: value for name, value in locals().items() if name.startswith(("max_", "min_"))}
-    from edgekd import baseline as baselines
     import edgekd.gate as gating
+    from edgekd import baseline as baselines
 
     limits = gating.read_budget(budget, limited)
     earlier = baselines.find(baseline) if baseline else None

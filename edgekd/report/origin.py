@@ -23,7 +23,11 @@ def budget(facts: Facts, verdicts: Verdicts | None) -> list[Node]:
         kind = {"ok": "good", "BROKEN": "bad"}.get(verdict, "open")
         rows.append([metric, limit, actual, tag("b", verdict, class_=kind)])
     broken = sum(row[3] == "BROKEN" for row in verdicts)
-    told = f"{broken} of {len(verdicts)} limits are broken." if broken else f"All {len(verdicts)} limits are held."
+    undecided = sum(row[3] not in ("ok", "BROKEN") for row in verdicts)
+    told = (
+        f"{broken} of {len(verdicts)} limits are broken." if broken else f"{len(verdicts) - undecided} limits are held."
+    )
+    told += f" {undecided} cannot be decided by what was measured." if undecided else ""
     return [tag("p", told), table(["limit", "allowed", "actual", "verdict"], rows, caption="Budget")]
 
 
