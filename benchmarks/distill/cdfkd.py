@@ -5,27 +5,19 @@
 Variants of a case have the same CPU time and, each at a width of its own, as nearly as can be the same parameters. "one
 teacher" is the teacher with the best test accuracy, which favours it. Students are measured in their last state on the
 test images, which choose nothing. Attention is learned afterwards from 1 % of the labelled training images; what it
-gains is told with its interval: images right before and after are paired. Seeds take turns. What was measured goes into
-`benchmarks/results/cdfkd.json` after every run, and is not measured again while teachers, recipe, width and minutes are
-the same. Teachers come from `benchmarks/teachers.py` (see CASES). Runs have one thread each, and go on abreast.
+gains is told with its interval: images right before and after are paired. Seeds take turns. Results go into
+`benchmarks/results/cdfkd.json`, run by run; see `cells.py`. Teachers come from `benchmarks/teachers.py` (see CASES).
 """
 
 from __future__ import annotations
 
-import argparse
 import hashlib
 import itertools
-import json
 import math
-import os
-import platform
 import sys
 import tempfile
-import threading
-import time
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -35,19 +27,16 @@ import torch
 ROOT = Path(__file__).resolve().parent.parent.parent
 sys.path.insert(0, str(ROOT / "benchmarks"))
 import data  # noqa: E402
-from abreast import abreast  # noqa: E402
+from cells import Cell, Found, fill, options  # noqa: E402
 from first_light import edgekd, spread  # noqa: E402
 from rows import folded_copy  # noqa: E402
 
-from edgekd import __version__  # noqa: E402
 from edgekd.inference import logits  # noqa: E402
 from edgekd.networks import build_student, parameters  # noqa: E402
 from edgekd.networks.headers import Headers  # noqa: E402
 from edgekd.objectives import find_method  # noqa: E402
-from edgekd.run_folder import RunFolder, write_json  # noqa: E402
+from edgekd.run_folder import RunFolder  # noqa: E402
 
-RESULT, SCHEMA = ROOT / "benchmarks/results/cdfkd.json", "edgekd.benchmark.cdfkd/1"
-WRITING = threading.Lock()
 SHARE = 0.01
 """Of the training images, labelled: what attention is learned from."""
 EXAMPLE = ROOT / "examples/teacher.onnx"
@@ -194,62 +183,46 @@ def summary(seeds: dict[str, Any]) -> dict[str, Any]:
     return found
 
 
-def enter(name: str, variant: str, told: dict[str, Any], seed: int, found: dict[str, Any], made: Path) -> None:
-    """Write what was measured, beside what is there."""
-    result = json.loads(RESULT.read_text()) if RESULT.exists() else {"schema": SCHEMA, "cases": {}}
-    result["host"] = {"machine": platform.machine(), "cores": os.cpu_count(), "edgekd": __version__}
-    case = CASES[name]
-    entry = result["cases"].setdefault(name, {"variants": {}})
-    entry |= {"title": case.title, "published": case.published, "reach": case.reach, "aim": case.aim}
-    if "teachers" not in entry:
-        with tempfile.TemporaryDirectory() as folder:
-            entry["teachers"] = teachers_accuracy(teacher_files(case, made, Path(folder)), data.load(case.data)[1])
-    record = entry["variants"].get(variant, {})
-    if record.get("told") != told:
-        record = {"told": told, "seeds": {}}
-    record["seeds"][str(seed)] = found
-    entry["variants"][variant] = record | {"summary": summary(record["seeds"])}
-    write_json(RESULT, result)
+@dataclass(frozen=True)
+class Collaboration:
+    """Cases by variants; `made` is the folder of the teachers, `clock` how long a run is as options, by case."""
 
+    made: Path
+    clock: dict[str, list[Any]]
+    path: Path = ROOT / "benchmarks/results/cdfkd.json"
+    schema: str = "edgekd.benchmark.cdfkd/1"
 
-def known(name: str, variant: str, seed: int, told: dict[str, Any]) -> bool:
-    """Whether it was measured before, as it would be now."""
-    found = json.loads(RESULT.read_text())["cases"] if RESULT.exists() else {}
-    before = found.get(name, {}).get("variants", {}).get(variant, {})
-    return before.get("told") == told and str(seed) in before.get("seeds", {})
+    def measure(self, cell: Cell, folder: Path) -> Found:
+        _, name, _, variant = cell.place
+        return distilled(name, variant, cell.seed, self.clock[name], self.made, folder)
 
-
-def measure(name: str, variant: str, seed: int, clock: list[Any], minutes: float, end: float, made: Path) -> None:
-    """One cell, unless it is known or would end too late."""
-    told = fingerprint(name, variant, clock, made)
-    if known(name, variant, seed, told) or time.monotonic() + 60 * minutes > end:
-        return
-    with tempfile.TemporaryDirectory() as folder:
-        found = distilled(name, variant, seed, clock, made, Path(folder))
-    with WRITING:
-        enter(name, variant, told, seed, found, made)
-    print(name, variant, seed, json.dumps(found), file=sys.stderr, flush=True)
+    def describe(self, cell: Cell, result: Found) -> None:
+        case, entry = CASES[cell.place[1]], result["cases"][cell.place[1]]
+        entry |= {"title": case.title, "published": case.published, "reach": case.reach, "aim": case.aim}
+        if "teachers" not in entry:
+            with tempfile.TemporaryDirectory() as folder:
+                files = teacher_files(case, self.made, Path(folder))
+                entry["teachers"] = teachers_accuracy(files, data.load(case.data)[1])
+        runs = entry["variants"][cell.place[3]]
+        runs["summary"] = summary(runs["seeds"])
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--cases", nargs="+", choices=CASES, default=["mnist-tiny", "fashion"])
-    parser.add_argument("--variants", nargs="+", choices=VARIANTS, default=list(VARIANTS))
-    parser.add_argument("--seeds", type=int, default=3)
-    parser.add_argument("--cores", type=int, default=os.cpu_count(), help="how many runs at a time")
-    parser.add_argument("--minutes", type=float, help="instead of each case's own")
+    parser = options(__doc__, cases=(CASES, ["mnist-tiny", "fashion"]), variants=VARIANTS)
     parser.add_argument("--steps", type=int, help="rounds instead of minutes, for a smoke test")
-    parser.add_argument("--for", dest="most", type=float, default=float("inf"), help="minutes to go on for")
     parser.add_argument("--teachers", type=Path, default=ROOT / "runs/teachers", help="their folder")
     given = parser.parse_args(arguments)
-    end = time.monotonic() + 60 * given.most
     torch.set_num_threads(1)
-    jobs = []
+    minutes = {name: 0.0 if given.steps else given.minutes or CASES[name].minutes for name in given.cases}
+    clock: dict[str, list[Any]] = {
+        name: ["--steps", given.steps] if given.steps else ["--minutes", minutes[name], "--clock", "cpu"]
+        for name in given.cases
+    }
+    cells = []
     for seed, name, variant in itertools.product(range(given.seeds), given.cases, given.variants):
-        minutes = 0.0 if given.steps else given.minutes or CASES[name].minutes
-        clock = ["--steps", given.steps] if given.steps else ["--minutes", minutes, "--clock", "cpu"]
-        jobs.append(partial(measure, name, variant, seed, clock, minutes, end, given.teachers))
-    abreast(jobs, given.cores)
+        told = fingerprint(name, variant, clock[name], given.teachers)
+        cells.append(Cell(("cases", name, "variants", variant), seed, told, minutes[name]))
+    fill(Collaboration(given.teachers, clock), cells, given.cores, given.most)
 
 
 if __name__ == "__main__":
