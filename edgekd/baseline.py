@@ -12,7 +12,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from pydantic import ValidationError
 
 from edgekd.errors import BadRun, BadSetting
 from edgekd.timing import LEAST_FLOOR, TIMES, Change, Samples, change
@@ -34,7 +33,9 @@ def read(text: str | bytes, where: object) -> dict[str, Any]:
     Raises:
         BadRun: no JSON, of another schema, or something is missing.
     """
-    from edgekd.bench_record import SCHEMA, BenchRecord  # noqa: PLC0415 - slow to build, and most budgets need none
+    from pydantic import ValidationError  # noqa: PLC0415 - slow to import, and most budgets need no record
+
+    from edgekd.bench_record import SCHEMA, BenchRecord  # noqa: PLC0415
 
     again = "write it again: edgekd bench … --save-baseline FILE"
     try:

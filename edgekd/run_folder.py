@@ -29,18 +29,19 @@ from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
 from shlex import quote
-from typing import IO, Any
+from typing import IO, TYPE_CHECKING, Any
 from zipfile import BadZipFile
 
 import numpy as np
 from numpy.typing import NDArray
-from pydantic import ValidationError
 
 from edgekd import onnx_file
 from edgekd.codes import from_codes
 from edgekd.errors import BadModel, BadRun, EdgekdError
-from edgekd.run_record import SCHEMA, Layout, RunRecord
 from edgekd.tasks import TASKS, Task
+
+if TYPE_CHECKING:
+    from edgekd.run_record import Layout
 
 RUNS = Path("runs")
 AGGREGATION = "edgekd.aggregation/1"
@@ -189,6 +190,10 @@ class RunFolder:
         Raises:
             BadRun: there is none, it is of another schema, or lacks what later stages need.
         """
+        from pydantic import ValidationError  # noqa: PLC0415 - slow to import, and a model alone has no run
+
+        from edgekd.run_record import SCHEMA, RunRecord  # noqa: PLC0415
+
         if not self.record_file.is_file():
             hint = "start one with: edgekd distill teacher.onnx"
             raise BadRun("not a run folder (no run.json)", where=self.path, hint=hint)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -44,8 +45,9 @@ def of_verdicts(held: Sequence[Verdict], strict: bool, *, several: bool = False)
     broken, open_ones = _named(cases, "broken"), _named(cases, "inconclusive")
     told = f"; inconclusive, {', '.join(open_ones)}" if open_ones else ""
     kept = len(held) - len(open_ones)
-    summary = f"gate: broken, {', '.join(broken)}{told}" if broken else f"gate: ok, {kept} limits held{told}"
-    record = {"schema": "edgekd.gate/1", "ok": not broken, "verdicts": [one.model_dump(mode="json") for one in held]}
+    ok = f"gate: ok, {kept} limit{'' if kept == 1 else 's'} held"
+    summary = f"gate: broken, {', '.join(broken)}{told}" if broken else f"{ok}{told}"
+    record = {"schema": "edgekd.gate/1", "ok": not broken, "verdicts": [dataclasses.asdict(one) for one in held]}
     return Report("edgekd gate", HEADERS, [one.row() for one in held], summary, record, cases, _limited(held))
 
 

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
 from edgekd import baseline, onnx_file, units
-from edgekd.config import Record
 from edgekd.errors import BadRun, BadSetting
 from edgekd.gate.budget import LIMITS, Budget, Limit, Step, Value, require_limits
 from edgekd.gate.evidence import Evidence
@@ -18,7 +18,8 @@ Student = Literal["student", "student.int8"]
 Outcome = Literal["ok", "broken", "inconclusive"]
 
 
-class Verdict(Record):
+@dataclass(frozen=True, kw_only=True)
+class Verdict:
     """One limit, held, broken, or beyond what the measurements can tell.
 
     `unit` is "B", "ms", "" (a count), "share", "ratio", "increase" (a share of the baseline) or "points"; `where` is

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
@@ -170,6 +171,6 @@ def number(record: Mapping[str, Any], where: Path, *keys: str) -> float:
     value: Any = record
     for key in keys:
         value = value.get(key) if isinstance(value, Mapping) else None
-    if not isinstance(value, int | float):
+    if not isinstance(value, int | float) or not math.isfinite(value):
         raise BadRun(f"{'.'.join(keys)} is no number", where=where, hint="write it again with this edgekd")
     return value

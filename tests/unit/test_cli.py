@@ -8,6 +8,7 @@ import json
 import os
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import onnx
@@ -38,6 +39,23 @@ def test_what_needs_no_model_starts_without_the_heavy_modules(arguments: list[st
 @pytest.mark.parametrize("module", ["bench", "gate", "evaluate", "inspect", "export", "report"])
 def test_what_a_device_runs_starts_without_torch(module: str) -> None:
     assert python(f"import sys, edgekd.{module}; print('torch' in sys.modules)").stdout == "False\n"
+
+
+def test_a_model_is_gated_without_what_only_runs_and_measurements_need(make_classifier: Callable[..., Path]) -> None:
+    slow = "{'torch', 'onnxruntime', 'rich', 'httpx', 'edgekd.bench', 'edgekd.bench_record', 'edgekd.config'}"
+    limits = ["--max-size", "1MB", "--max-gzip-size", "1MB", "--max-parameters", "1M", "--max-macs", "1G"]
+    arguments = ["gate", str(make_classifier()), *limits]
+    code = f"import sys, edgekd.cli as c\ntry: c.main({arguments})\nexcept SystemExit as e: assert not e.code, e.code\n"
+    shown = python(code + f"print('loaded:', sorted({slow} & set(sys.modules)))").stdout
+    assert shown.endswith("gate: ok, 4 limits held\nloaded: []\n")
+
+
+def test_the_interpreter_does_not_look_through_everything_once_more_at_its_end() -> None:
+    told = "atexit.register(lambda: print('kept:', gc.get_freeze_count() > 10_000))"
+    assert (
+        python(f"import atexit, gc, edgekd.cli as c\n{told}\nc.main(['--version'])").stdout
+        == f"edgekd {__version__}\nkept: True\n"
+    )
 
 
 def test_python_m_edgekd_is_edgekd() -> None:

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import gzip
 import json
+from dataclasses import asdict
 from pathlib import Path
 
 import numpy as np
@@ -103,7 +104,7 @@ def test_actual_values(run, teacher):
         name: (pytest.approx(actual), unit, str(where)) for name, (_, actual, unit, where) in expected.items()
     }
     assert all(v.ok for v in verdicts)
-    json.dumps([v.model_dump() for v in verdicts])
+    json.dumps([asdict(v) for v in verdicts])
 
 
 @pytest.mark.parametrize(
