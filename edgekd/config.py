@@ -43,6 +43,10 @@ OF_HEADERS = ("heads", "features", "ensemble")
 """Weights of students with a header for every teacher."""
 
 
+OF_QUESTIONS = ("asked", "bred", "rivals", "rivalry", "certainty", "likeness", "smoothing")
+"""What only a method sets whose questions are chosen before they are asked."""
+
+
 class Recipe(Record):
     """The weights and the schedule of a data-free distillation. Loss terms with weight 0 are not computed."""
 
@@ -81,6 +85,23 @@ class Recipe(Record):
     share_batch: bool = Field(description="one batch serves both updates, and nothing is replayed (DAFL)")
     fresh: bool = Field(
         default=False, description="student batches are generated anew for each step, and nothing is replayed (DFAD)"
+    )
+    asked: int = Field(
+        default=0, ge=0, description="images asked about in a round, chosen by the student's doubt; 0: all generated"
+    )
+    bred: float = Field(default=0.0, ge=0, le=1, description="share of the asked that is bred of what was asked before")
+    doubted: float = Field(default=1.0, gt=0, le=1, description="the student's confidence that ends asking (QEDG: 0.7)")
+    rivals: int = Field(default=0, ge=0, le=3, description="more students, to disagree with the first (DisGUIDE)")
+    rivalry: float = Field(default=0.0, ge=0, description="reward for images on which student and rivals differ")
+    certainty: float = Field(default=0.0, ge=0, description="penalty on images the student is too sure of (QEDG)")
+    likeness: float = Field(
+        default=0.0, ge=0, description="penalty on generated images of one class that the student answers alike (QEDG)"
+    )
+    mistakes: float = Field(
+        default=1.0, ge=1, description="weight of images that the student calls otherwise than the teacher (QEDG)"
+    )
+    smoothing: float = Field(
+        default=0.0, ge=0, le=1, description="share of a bare label that its neighbours in the bank decide"
     )
     bank: int = Field(ge=0, description="generated images kept for replay, with the teacher's answers")
     prior: int = Field(ge=0, description="procedural images the teacher is asked about before training")
@@ -139,7 +160,7 @@ class DistillSettings(Record):
 
     method: str = "edgekd"
     recipe: Recipe
-    fixed: tuple[str, ...] = Field(default=(), description="sizes in the recipe that are not fitted to the images")
+    fixed: tuple[str, ...] = Field(default=(), description="what of the recipe was told: neither fitted nor replaced")
     student: str = "auto"
     width: float | None = Field(default=None, gt=0, le=16)
     headers: Literal["shared", "plain"] | None = Field(
@@ -158,6 +179,10 @@ class DistillSettings(Record):
     threads: int | None = Field(default=None, ge=1)
     device: Literal["auto", "cpu", "cuda"] = Field(
         default="auto", description="where to train; auto: a CUDA GPU where there is one"
+    )
+    samples: str | None = Field(
+        default=None,
+        description="unlabelled images of one's own, a folder or .npz: asked about first",
     )
     input_shape: tuple[int, int, int] | None = Field(default=None, description="channels, height, width")
     input_range: tuple[float, float] | None = None

@@ -19,14 +19,15 @@ import torch
 
 from edgekd.config import DistillSettings, Reach
 from edgekd.distributed import Ranks, processes
-from edgekd.errors import BadRun, BadSetting, OutOfQueries
+from edgekd.errors import BadRun, BadSetting, OutOfQueries, Refused
 from edgekd.journal import Journal, Progress, Watch, say
 from edgekd.machine import chosen_device, keep_freed_memory, working_on
 from edgekd.networks import Standardized, generator_of, student_of
 from edgekd.objectives import find_method
-from edgekd.provenance import check_same, cut_metrics, described_again, discard, new_record
+from edgekd.pace import PRIOR_SHARE, Clock, before_training, due
+from edgekd.provenance import check_same, cut_metrics, described_again, discard, new_record, own_images
 from edgekd.run_folder import HeldOut, RunFolder, atomic, write_json
-from edgekd.settings import fitted, resolve_settings
+from edgekd.settings import fitted, resolve_settings, suited
 from edgekd.synthesis import questions
 from edgekd.synthesis.grid import write_grid
 from edgekd.teachers import Signal, require
@@ -44,9 +45,6 @@ __all__ = ["Progress", "distill", "resolve_settings"]
 CHECKPOINT_SECONDS = 30.0
 QUICKLY = 1.5
 """Seconds that writing a checkpoint may take; where banks are large and it takes longer, there are so many fewer."""
-PRIOR_SHARE = 0.1
-PRIOR_QUERIES = 0.5
-"""What procedural images may take at most, of the time and of the queries; the rest belongs to the generator."""
 Stop = Callable[[], bool]
 
 
@@ -67,7 +65,8 @@ def distill(
     the same machine ends. A run of `--minutes` follows the clock, and so differs from run to run.
 
     A run whose `max_queries` are used up ends like an interrupted one: before the round that would be one too many,
-    with the last state written. It can be exported, and resumed with more.
+    with the last state written. It can be exported, and resumed with more. Where each question is chosen
+    (student-guided) it goes on learning from what was answered, to its own end.
 
     Under torchrun every process calls this alike, sees the same files, and does its share of every batch; the first one
     writes and tells. What was written does not depend on how many there were, so that others may resume it.
@@ -84,6 +83,7 @@ def distill(
 
     Raises:
         BadModel, BadSetting, BadRun, UnknownName, CannotLoad: nothing has been written.
+        Refused: a server answers no more for now (HTTP 429, 402); the run is interrupted, and can be resumed.
         EdgekdError: the disk is full, a teacher stopped answering, training diverged, or another process ended; the
             last checkpoint is kept.
         KeyboardInterrupt: passed on after a checkpoint was written.
@@ -106,17 +106,19 @@ def distill(
         _opened_by_all(names, settings, ledger, reach or Reach(), described_again(before)) as opened,
         working_on(device),
     ):
+        settings = suited(settings, [one.teacher.signals for one in opened])
         settings = fitted(settings, opened[0].teacher.spec.height, opened[0].teacher.spec.width)
         training, record = _prepared(opened, settings, run, before, ranks)
         if resume:
             _take_up(training, run)
+            training.spent &= before is not None and before["settings"].get("max_queries") == ledger.limit
         ranks.meet()
         if overwrite and ranks.first and run.path.exists():
             discard(run, opened)
         with _stop_asked(ranks) as stop, _recorded(run, record, training, ledger, watch):
             _tell_of_teachers(opened, settings, watch)
             _count_probes(opened, ledger, resume)
-            clock = _Clock(training, settings)
+            clock = Clock(training, settings)
             _ask_about_prior(training, clock, run, ledger, watch, stop)
             _loop(training, clock, run, ledger, watch, stop, checkpoint_seconds)
             _finish(training, run)
@@ -142,6 +144,7 @@ def _prepared(
 ) -> tuple[Training, dict[str, Any]]:
     """The training at its beginning and the record of the run, of teachers that fit the method and the run so far."""
     record = check_same(run, before, opened, settings) if before else new_record(opened, settings)
+    own = own_images(settings, opened[0].teacher.spec, record)
     torch.manual_seed(settings.seed)  # here, so that a run begun again draws what it drew the first time
     student = _checked(student_of(record), opened[0].teacher.spec)
     device = torch.get_default_device()
@@ -150,7 +153,8 @@ def _prepared(
     objective = find_method(settings.method).objective(settings.recipe, lesson_of(teachers, student.header))
     for one in opened:
         require(one.teacher, objective.needs, f"method {settings.method}", one.why)
-    return Training(teachers, student, generator_of(record), objective, settings.recipe, ranks), record
+    generator, rivals = generator_of(record), [student_of(record) for _ in range(settings.recipe.rivals)]
+    return Training(teachers, student, generator, objective, settings.recipe, ranks, rivals, own), record
 
 
 def _tell_of_teachers(opened: Sequence[Opened], settings: DistillSettings, watch: Watch) -> None:
@@ -175,29 +179,32 @@ def _count_probes(opened: Sequence[Opened], ledger: Ledger, resume: bool) -> Non
 
 
 def _ask_about_prior(
-    training: Training, clock: _Clock, run: RunFolder, ledger: Ledger, watch: Watch, stop: Stop
+    training: Training, clock: Clock, run: RunFolder, ledger: Ledger, watch: Watch, stop: Stop
 ) -> None:
     """Ask the teachers about the procedural images.
 
     The time it takes counts, and is a tenth of the whole at most; half of the queries at most, if those are limited.
     """
     told = training.ranks.told
-    missing = training.prior.capacity - len(training.prior)
-    if missing:
-        say(watch, f"asking the teacher about {missing:,} procedural images")
-    most = (ledger.limit or 0) * PRIOR_QUERIES
-    while told(clock.fraction() < PRIOR_SHARE and (not most or ledger.asked < most)) or not len(training.prior):
-        if not training.ask_about_prior():
+    most = before_training(training, ledger.limit)
+    missing = min(training.prior.capacity - len(training.prior), most - training.asked)
+    if missing > 0:
+        say(watch, f"asking the teacher about {missing:,.0f} procedural images, or as many as there is time for")
+    # What the training counts decides, not the ledger, which knows more than that where a killed run begins again.
+    while ((left := most - training.asked) > 0 and told(clock.fraction() < PRIOR_SHARE)) or not len(training.prior):
+        if not training.ask_about_prior(left):
             break
         training.seconds = clock.seconds()
         if told(stop()):
             _save(training, run)
             raise KeyboardInterrupt
+    if training.spent and not len(training.prior):
+        raise OutOfQueries(ledger.asked, ledger.limit or 0)
 
 
 def _loop(
     training: Training,
-    clock: _Clock,
+    clock: Clock,
     run: RunFolder,
     ledger: Ledger,
     watch: Watch,
@@ -206,12 +213,16 @@ def _loop(
 ) -> None:
     """Generator steps, student steps, log, checkpoint; until time, steps or queries are used up, one round at least."""
     recipe, told = training.recipe, training.ranks.told
-    journal = Journal(training, run, watch)
+    journal = Journal(training, run, watch, ledger)
     saved, pause = time.monotonic(), checkpoint_seconds
     ledger.begin_rounds()
-    while ((fraction := clock.fraction()) < 1 or not training.step) and told(ledger.affords_a_round()):
+    while ((fraction := clock.fraction()) < 1 or not training.step) and (
+        recipe.asked or told(ledger.affords_a_round())
+    ):
         training.begin_round(fraction)
         images, targets, terms = training.generator_round(clock.expired)
+        if count := due(training, fraction, ledger.limit):
+            training.ask_next(images, count)
         for _ in range(0 if training.warming_up else recipe.student_steps):
             batch = (images, targets) if recipe.share_batch else training.diet()
             terms |= training.student_step(*batch)
@@ -255,28 +266,6 @@ def _stop_asked(ranks: Ranks) -> Iterator[Stop]:
         yield lambda: asked
     finally:
         restore()
-
-
-class _Clock:
-    """Training time, wall or CPU, which a resumed run takes up where it was; the first process's counts."""
-
-    def __init__(self, training: Training, settings: DistillSettings) -> None:
-        self.training, self.settings = training, settings
-        self.now = time.monotonic if settings.clock == "wall" else time.process_time
-        self.started = self.now() - training.seconds
-
-    def seconds(self) -> float:
-        return self.now() - self.started
-
-    def fraction(self) -> float:
-        if self.settings.steps is not None:
-            return self.training.step / self.settings.steps
-        assert self.settings.minutes is not None
-        return self.training.ranks.told(self.seconds() / (60 * self.settings.minutes))
-
-    def expired(self) -> bool:
-        """Whether the time of a run by the clock is up; one by steps ends between rounds."""
-        return self.fraction() >= 1
 
 
 # ------------------------------------------------------------------------------------------------ what is on disk
@@ -332,6 +321,9 @@ def _recorded(
     except OutOfQueries as error:
         state, stopped = "interrupted", str(error)
         say(watch, f"stopped: {stopped}")
+    except Refused as error:
+        state, stopped = "interrupted", str(error)
+        raise
     finally:
         finished = datetime.now(UTC).isoformat(timespec="microseconds") if state == "finished" else None
         counted = ledger.path.is_file()  # where a gradient is at hand, nothing is

@@ -9,7 +9,8 @@
     │   └── UnknownName        no target, recipe, student or metric of that name
     ├── CannotLoad         3   fine in itself, but not loadable or measurable on this machine
     │   └── NotMeasurable      the machine lacks the provider, device or program that a target asks for
-    └── OutOfQueries           the limit on questions to the teachers is reached; the run can be resumed
+    └── Refused                no more questions for now; the run can be resumed
+        └── OutOfQueries           the user's own limit on them is reached
 
 A message is one line that says what is wrong, where, what is allowed and what to do next. Anything else that reaches
 the user is a bug.
@@ -87,7 +88,13 @@ class NotMeasurable(CannotLoad):
     """
 
 
-class OutOfQueries(EdgekdError):
+class Refused(EdgekdError):
+    """A teacher answers no more for now: its server's quota is used up. A run that meets it ends like an interrupted
+    one, and goes on from its last checkpoint.
+    """
+
+
+class OutOfQueries(Refused):
     """The limit on samples asked of the teachers is reached. Nothing is lost: a run that meets it ends like an
     interrupted one.
 

@@ -19,6 +19,7 @@ from edgekd.run_folder import RunFolder
 from edgekd.synthesis import questions
 from edgekd.synthesis.grid import write_grid
 from edgekd.synthesis.health import Health
+from edgekd.teachers.ledger import Ledger
 from edgekd.training import NEWEST, Training
 
 LOG_SECONDS, GRIDS = 1.0, 10
@@ -61,10 +62,11 @@ class Journal:
         training: of which it tells.
         run: where to write.
         watch: the watcher.
+        ledger: of the run: where anything is counted, every line tells how many queries there were.
     """
 
-    def __init__(self, training: Training, run: RunFolder, watch: Watch) -> None:
-        self.training, self.run, self.watch = training, run, watch
+    def __init__(self, training: Training, run: RunFolder, watch: Watch, ledger: Ledger) -> None:
+        self.training, self.run, self.watch, self.ledger = training, run, watch, ledger
         self.sums: dict[str, float] = {}
         self.health: dict[str, float] = {}
         self.rounds, self.images, self.told, self.pictured = 0, training.images_seen, time.monotonic(), 0
@@ -111,9 +113,10 @@ class Journal:
         left = training.seconds * (1 - fraction) / max(fraction, 1e-9) if fraction < 1 else 0.0
         progress = Progress(training.step, min(fraction, 1.0), training.seconds, left, rate, means)
         logits = training.objective.logits(training.held_out.newest(NEWEST)[1])
-        balance = questions.balance(logits, training.task)
+        balance = questions.balance(logits, training.task) if len(logits) else 0.0
         line = {"step": training.step, "seconds": round(training.seconds, 2), "class_entropy": round(balance, 4)}
         line |= {name: round(value, 6) for name, value in means.items()} | self.health
+        line |= {"queries": asked} if (asked := self.ledger.asked) else {}
         self.health = {}
         with self.run.metrics_file.open("a", encoding="utf-8") as file:
             file.write(json.dumps(line) + "\n")

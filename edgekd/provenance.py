@@ -5,6 +5,7 @@ It reads and writes the record's facts; when to do so is the loop's business, in
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import platform
@@ -13,10 +14,12 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from datetime import UTC, datetime
 from importlib.metadata import version
+from pathlib import Path
 from shlex import quote
 from typing import Any
 
 import torch
+from torch import Tensor
 
 from edgekd import __version__
 from edgekd.config import DistillSettings
@@ -24,9 +27,11 @@ from edgekd.errors import BadRun, BadSetting
 from edgekd.networks import choose_student, generator_of, parameters, student_of
 from edgekd.networks.headers import Headers
 from edgekd.objectives import find_method
+from edgekd.proxies import read_proxies
 from edgekd.run_folder import RunFolder, atomic
 from edgekd.run_record import SCHEMA
 from edgekd.teachers.open import Known, Opened
+from edgekd.teachers.spec import Interface
 
 UNBOUND = ("max_queries", "device", "fixed")
 """Settings that a resumed run may change: they say when to stop or where to work, not what comes out."""
@@ -67,6 +72,27 @@ def new_record(opened: Sequence[Opened], settings: DistillSettings) -> dict[str,
     record["student"]["parameters"] = parameters(student_of(record))
     record["generator"]["parameters"] = parameters(generator_of(record))
     return record
+
+
+def own_images(settings: DistillSettings, first: Interface, record: dict[str, Any]) -> Tensor | None:
+    """The user's own unlabelled images, uint8 `[N, C, H, W]`, entered into the record; None if there are none.
+
+    Raises:
+        BadData: they are not readable.
+        BadSetting: the recipe has no place for them.
+        BadRun: they are not those that the run began with.
+    """
+    if settings.samples is None:
+        return None
+    if not settings.recipe.prior:
+        hint = "--set prior=24000 --set prior_share=0.3 makes one"
+        raise BadSetting("the recipe has no place for images of one's own", where="--samples", hint=hint)
+    shape = (first.channels, first.height, first.width)
+    codes = read_proxies(Path(settings.samples), shape, first.low, first.high)[: settings.recipe.prior]
+    told = {"count": len(codes), "sha256": hashlib.sha256(codes.tobytes()).hexdigest()}
+    if record.setdefault("samples", told) != told:
+        raise BadRun("other images than it began with", where=settings.samples, hint="start another run")
+    return torch.from_numpy(codes)
 
 
 def _headers(settings: DistillSettings, teachers: int) -> Headers | None:

@@ -2,19 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from shlex import quote
 from typing import Any
 
-from edgekd.config import DistillSettings, validated
+from edgekd.config import DistillSettings, Recipe, validated
 from edgekd.errors import BadRun, BadSetting
 from edgekd.networks import is_factory
 from edgekd.objectives import find_method
 from edgekd.run_folder import RunFolder
 from edgekd.shipped import read_toml
+from edgekd.teachers import Signal
 
 DEFAULT_MINUTES = 3.9
+AUTO, DEFAULT, WITHOUT_GRADIENT = "auto", "edgekd", "student-guided"
+"""The method that nobody chose: the default one, or where a teacher has no gradient the one that needs none."""
 LEAST = {"generator_batch": 16, "student_batch": 32}
 """Sizes that shrink for large images, and how far."""
 PIXELS = 32 * 32
@@ -41,12 +44,12 @@ def resolve_settings(
         raise BadRun(f"its student is code of one's own, {stored['student']}", where=run and run.path, hint=hint)
     written = read_toml(config_file) if config_file else {}
     merged = {**stored, **written, **given}
-    method = find_method(str(merged.setdefault("method", "edgekd")))
+    method = find_method(DEFAULT if merged.setdefault("method", AUTO) == AUTO else str(merged["method"]))
     parts = [source.get("recipe", {}) for source in (stored, written, given)]
     if not all(isinstance(part, Mapping) for part in parts):
         raise BadSetting("recipe must be a table of weights and sizes", where=config_file)
     told = {key for part in parts[1:] for key in part}
-    merged["fixed"] = tuple(sorted({*stored.get("fixed", ()), *told.intersection(LEAST)}))
+    merged["fixed"] = tuple(sorted({*stored.get("fixed", ()), *told}))
     base = {} if stored else method.recipe.model_dump()
     merged["recipe"] = {**base, **{key: value for part in parts for key, value in part.items()}}
     if "steps" in given and "minutes" not in given:
@@ -56,6 +59,23 @@ def resolve_settings(
     if merged.get("minutes") is None and merged.get("steps") is None:
         merged["minutes"] = DEFAULT_MINUTES
     return validated(DistillSettings, merged, config_file or "settings")
+
+
+def suited(settings: DistillSettings, offered: Sequence[frozenset[Signal]]) -> DistillSettings:
+    """Settings with a method, where nobody chose one: the one that suits what all teachers offer.
+
+    What was told of the recipe stays; the rest is that method's own.
+
+    Raises:
+        BadSetting: what was told does not go with it.
+    """
+    if settings.method != AUTO:
+        return settings
+    exact = all(Signal.GRADIENT in signals for signals in offered)
+    name = DEFAULT if exact else WITHOUT_GRADIENT
+    told = {key: value for key, value in settings.recipe.model_dump().items() if key in settings.fixed}
+    recipe = validated(Recipe, find_method(name).recipe.model_dump() | told, f"recipe of {name}")
+    return settings.model_copy(update={"method": name, "recipe": recipe})
 
 
 def fitted(settings: DistillSettings, height: int, width: int) -> DistillSettings:
@@ -69,4 +89,5 @@ def fitted(settings: DistillSettings, height: int, width: int) -> DistillSetting
     free = [name for name in LEAST if recipe.fit and share < 1 and name not in settings.fixed]
     fewer = {name: max(LEAST[name], int(share * getattr(recipe, name)) // 8 * 8) for name in free}
     smaller = {name: min(count, getattr(recipe, name)) for name, count in fewer.items()}
-    return settings.model_copy(update={"recipe": recipe.model_copy(update=smaller), "fixed": tuple(sorted(LEAST))})
+    fixed = tuple(sorted({*settings.fixed, *LEAST}))
+    return settings.model_copy(update={"recipe": recipe.model_copy(update=smaller), "fixed": fixed})

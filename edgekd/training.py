@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import io
 import math
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -20,17 +20,20 @@ from edgekd.errors import BadRun
 from edgekd.machine import bfloat16_is_fast, random_states, set_random_states
 from edgekd.networks import Standardized
 from edgekd.networks.generators import Generator
-from edgekd.networks.muon import Muon
+from edgekd.networks.optimizers import Optimizer, student_optimizer
 from edgekd.networks.synchronized import synchronize
 from edgekd.objectives import Objective
 from edgekd.run_folder import atomic
-from edgekd.synthesis import evolution, priors, questions
+from edgekd.synthesis import questions
 from edgekd.synthesis.bank import Bank
 from edgekd.synthesis.health import Health, examined
+from edgekd.synthesis.inquiry import doubtful
 from edgekd.synthesis.motion import motions, moved
-from edgekd.teachers import Answer, Teacher
+from edgekd.synthesis.neighbours import smoothed
+from edgekd.synthesis.supply import Supply
+from edgekd.teachers import Answer, Signal, Teacher
 from edgekd.teachers.codes import from_codes, rounded
-from edgekd.teachers.shared import answer
+from edgekd.teachers.shared import affordable, answer
 
 NEWEST = 256
 """Generated images set aside after which the newest so many are examined for a collapse."""
@@ -38,17 +41,10 @@ HELD_OUT = 1024
 """Generated images set aside from training, the newest ones."""
 BANK_BYTES = 2**30
 """What a bank may hold: large images, and answers of their every pixel, make it shorter than the recipe says."""
-PART, DRAWN = 256, 4
-"""Procedural images are asked about 256 at a time; one in four is drawn, the others are bred."""
-OPTIMIZERS: dict[str, Callable[[Iterable[nn.Parameter], Recipe], torch.optim.Optimizer | Muon]] = {
-    "adam": lambda learning, recipe: torch.optim.Adam(learning, recipe.student_rate),
-    "sgd": lambda learning, recipe: torch.optim.SGD(
-        learning, recipe.student_rate, momentum=0.9, weight_decay=recipe.student_decay
-    ),
-    "muon": lambda learning, recipe: Muon(learning, recipe.student_rate),
-}
-
-
+COMPARED = 2048
+"""Images asked about before among which a bare label looks for neighbours."""
+PART = 256
+"""Procedural images asked about at a time."""
 Terms = dict[str, Tensor]
 """Loss terms by name. They stay tensors until they are told: a GPU need not be waited for."""
 
@@ -63,6 +59,8 @@ class Training:
         objective: the losses, and what of the teachers' answers the student imitates.
         recipe: sizes, rates and weights.
         ranks: the processes that train together; batches below are always the whole ones.
+        rivals: more students, which learn what the first one learns and are thrown away.
+        proxies: uint8 codes `[N, C, H, W]` of images of the user's own, asked about before procedural ones.
 
     Raises:
         BadSetting: a batch cannot be shared out evenly.
@@ -76,18 +74,21 @@ class Training:
         objective: Objective,
         recipe: Recipe,
         ranks: Ranks = ALONE,
+        rivals: Sequence[Standardized] = (),
+        proxies: Tensor | None = None,
     ) -> None:
         ranks.check_even(**_batches(recipe))
         self.ranks, spec = ranks, teachers[0].spec
         self.teachers, self.objective, self.recipe, self.task = teachers, objective, recipe, spec.task
         self.student, self.generator = student.train(), generator.train()
-        for network in (student, generator):
+        self.rivals = nn.ModuleList(rivals).train()
+        for network in (student, generator, self.rivals):
             network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # missing in torch's stubs
             synchronize(network, ranks)
         betas = (recipe.generator_beta, 0.999)
         self.generator_optimizer = torch.optim.Adam(generator.parameters(), recipe.generator_rate, betas=betas)
-        self.learning = [*student.parameters(), *objective.parameters()]
-        self.student_optimizer = OPTIMIZERS[recipe.student_optimizer](self.learning, recipe)
+        self.learning = [*student.parameters(), *self.rivals.parameters(), *objective.parameters()]
+        self.student_optimizer = student_optimizer(self.learning, recipe)
         shape = (spec.channels, spec.height, spec.width)
         self.low, self.high = spec.low, spec.high
         most = max(recipe.student_batch, BANK_BYTES // (math.prod(shape) + 4 * math.prod(objective.kept)))
@@ -96,28 +97,37 @@ class Training:
         self.bank, self.prior = (Bank(size, *kept, ranks) for size in sizes[:2])
         self.held_out = Bank(sizes[2], *kept)  # few: every process has all of them
         self.step, self.seconds, self.images_seen, self.warming_up = 0, 0.0, 0, False
-        self.examined, self.collapses = 0, 0
+        self.examined, self.collapses, self.asked, self.spent = 0, 0, 0, False
+        bare = all(teacher.signals == {Signal.LABELS} for teacher in teachers) and spec.task == "classes"
+        self.smoothing = recipe.smoothing if bare else 0.0
+        self.supply = Supply(self.prior, self._scores, proxies)
         self.device = next(student.parameters()).device
         self.autocast = torch.autocast(self.device.type, torch.bfloat16, enabled=bfloat16_is_fast(self.device))
 
-    def ask_about_prior(self) -> bool:
+    def ask_about_prior(self, most: float = math.inf) -> bool:
         """Ask the teachers about the next procedural images; False when there are enough.
 
-        The first part is drawn at random, the rest is bred from what was answered so far.
+        Args:
+            most: images to ask about, at most, where each is chosen; others ask for `PART` of them.
         """
         missing = self.prior.capacity - len(self.prior)
         if not missing:
             return False
-        count, channels, height, width = min(PART, missing), *self.prior.codes.shape[1:]
-        if len(self.prior) * DRAWN < self.prior.capacity:
-            images = priors.draw(count, (channels, height, width))
-        else:
-            scores = self.prior.of_targets(lambda targets: questions.scores(self.objective.logits(targets), self.task))
-            images = evolution.children(self.prior.codes_at, scores, count)
-        images = _ready(rounded(self.low + (self.high - self.low) * images, self.low, self.high))
-        with torch.no_grad(), self.autocast:
-            self.prior.add(images, self._target(images))
-        return True
+        count = min(PART, missing)
+        images = self.supply.first(count)
+        if self.recipe.asked:
+            images = self._affordable(images[: int(min(count, most))])
+        kept = self._keep_asked(images, self.prior.add)
+        self.supply.note(kept)
+        return kept > 0
+
+    def _scores(self, targets: Tensor) -> Tensor:
+        return questions.scores(self.objective.logits(targets), self.task)
+
+    def _affordable(self, images: Tensor) -> Tensor:
+        count = affordable(self.teachers, images, self.ranks)
+        self.spent |= count < len(images)
+        return images[:count]
 
     def begin_round(self, fraction: float) -> None:
         """What depends on the fraction of the run that is done, and what does not outlive a round."""
@@ -139,12 +149,15 @@ class Training:
             expired: whether the run's time is up: a round may be long.
 
         Returns:
-            The images and targets kept last, and the loss terms of the last update.
+            The images and targets kept last, and the loss terms of the last update. Where the teachers are asked
+            later, nothing is kept, and the targets are of the students' answers.
         """
         chosen, least = None, torch.tensor(math.inf)
         for _ in range(self.recipe.generator_steps):
             images, targets, terms = self.generator_step()
-            if self.recipe.keep == "every":
+            if self.recipe.asked:
+                kept = images, targets  # of what the students say; the teachers are asked later
+            elif self.recipe.keep == "every":
                 kept = self.keep(images, targets)
             elif chosen is None or _total(terms) < least:
                 chosen, least = (images, targets), _total(terms)
@@ -164,7 +177,7 @@ class Training:
             latents, labels = self.generator.latents()
             images = rounded(self.generator(self.ranks.share(latents)), self.low, self.high)
             images = self._moved(images, self.ranks.share(self._motions(count)))
-            answers = self._answers(images, count)
+            answers = self._guides(images, count)
             student = self._watched(images, count)
         terms = self.objective.generator_terms(answers, student, labels)
         parameters = list(self.generator.parameters())
@@ -174,6 +187,54 @@ class Training:
         self.ranks.average(parameters)
         self.generator_optimizer.step()
         return gather(images.detach(), count), self.objective.target(answers).detach(), _detached(terms)
+
+    def ask_next(self, generated: Tensor, count: int) -> None:
+        """Ask the teachers about so many images: a share that is bred, the rest generated, none that is not doubted.
+
+        Args:
+            generated: images `[N, C, H, W]` that the round's last generator step left; where too few of them are
+                doubted there are the more bred ones.
+            count: images; fewer where the student doubts fewer, or the queries end.
+        """
+        wanted = max(1, count - round(count * self.recipe.bred))
+        fresh = self._keep_asked(self._affordable(self._doubted(generated)[:wanted]), self.keep)
+        if count > fresh:
+            self._keep_asked(self._affordable(self._doubted(self.supply.bred(count - fresh))), self.prior.add)
+
+    def _keep_asked(self, images: Tensor, keep: Callable[[Tensor, Tensor], object]) -> int:
+        """Ask the teachers about images and keep them with the answers; how many there are."""
+        if len(images):
+            with torch.no_grad(), self.autocast:
+                targets = self._target(images)
+            if self.smoothing and len(self.prior):
+                targets = smoothed(targets, images, *self.prior.draw(COMPARED), self.smoothing)
+            keep(images, targets)
+        self.asked += len(images)
+        return len(images)
+
+    def _doubted(self, images: Tensor) -> Tensor:
+        """Those images of a batch that the student is not sure about."""
+        if not len(images) or self.recipe.doubted >= 1:
+            return images
+        with torch.no_grad(), self.autocast:
+            own = self.student.eval()(images)
+        self.student.train()
+        return _ready(images[doubtful(own, self.task, self.recipe.doubted)])
+
+    def _guides(self, images: Tensor, count: int) -> list[Answer]:
+        """What the generator is led by: the teachers' answers, or the students' where the teachers are asked later."""
+        if not self.recipe.asked:
+            return self._answers(images, count)
+        students = (self.student, *self.rivals)
+        return [Answer(self._of_student(student, images, count)) for student in students]
+
+    def _of_student(self, student: nn.Module, images: Tensor, count: int) -> Tensor:
+        """A student's answer to the whole batch, with gradients to this process's share of the images."""
+        assert isinstance(student, Standardized)
+        student.train(not self.recipe.frozen_student)
+        own = self.ranks.gather(student.answer(images).float(), count)
+        student.train()
+        return own
 
     def _answers(self, images: Tensor, count: int) -> list[Answer]:
         """What the teachers answer to a whole batch of `count` images, of which `images` are this process's share."""
@@ -187,10 +248,7 @@ class Training:
         """The student's answer to the whole batch, where the generator's terms read it."""
         if self.warming_up or not self.objective.watches_student:
             return None
-        self.student.train(not self.recipe.frozen_student)
-        own = self.ranks.gather(self.student.answer(images).float(), count)
-        self.student.train()
-        return own
+        return self._of_student(self.student, images, count)
 
     def _motions(self, count: int) -> Tensor:
         return motions(count, self.recipe.shift, self.recipe.mirror)
@@ -200,9 +258,13 @@ class Training:
 
     def student_step(self, images: Tensor, targets: Tensor) -> Terms:
         """One update of the student on images `[N, C, H, W]` and what is kept of the answers; the loss terms."""
-        with self.autocast:
-            own = self.student.answer(_ready(self.ranks.share(images)))
-        terms = self.objective.student_terms(self.ranks.gather(own.float(), len(images)), targets)
+        shown = _ready(self.ranks.share(images))
+        terms: Terms = {}
+        for number, student in enumerate((self.student, *self.rivals)):
+            with self.autocast:
+                own = student.answer(shown)
+            found = self.objective.student_terms(self.ranks.gather(own.float(), len(images)), targets)
+            terms |= {f"{name}_{number}" if number else name: term for name, term in found.items()}
         self.student_optimizer.zero_grad()
         torch.autograd.backward([_total(terms)])
         self.ranks.average(self.learning)
@@ -247,8 +309,11 @@ class Training:
         """
         if self.recipe.fresh:
             return self._generated()
-        from_prior = round(self.recipe.student_batch * self.recipe.prior_share)
-        images, targets = self.bank.draw(self.recipe.student_batch - from_prior)
+        count = self.recipe.student_batch
+        from_prior = round(count * self.recipe.prior_share)
+        if not len(self.bank):  # nothing that was generated has been asked about yet
+            return self.prior.draw(count)
+        images, targets = self.bank.draw(count - from_prior)
         if from_prior:
             more, their = self.prior.draw(from_prior)
             images, targets = torch.cat([images, more]), torch.cat([targets, their])
@@ -295,11 +360,14 @@ class Training:
             raise BadRun("the checkpoint is damaged or does not fit this run", where=path, hint=hint) from error
 
 
-_PARTS = ("student", "generator", "student_optimizer", "generator_optimizer", "objective", "bank", "prior", "held_out")
-_COUNTERS = ("step", "seconds", "images_seen", "examined", "collapses")
+_PARTS = (
+    *("student", "rivals", "generator", "student_optimizer", "generator_optimizer", "objective"),
+    *("bank", "prior", "held_out", "supply"),
+)
+_COUNTERS = ("step", "seconds", "images_seen", "examined", "collapses", "asked", "spent")
 
 
-def _set_rate(optimizer: torch.optim.Optimizer | Muon, rate: float, fraction: float) -> None:
+def _set_rate(optimizer: Optimizer, rate: float, fraction: float) -> None:
     """The learning rate at a fraction of its half cosine from `rate` to zero."""
     factor = (1 + math.cos(math.pi * min(fraction, 1.0))) / 2
     for group in optimizer.param_groups:

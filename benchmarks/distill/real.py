@@ -29,7 +29,7 @@ from edgekd.machine import keep_freed_memory  # noqa: E402
 from edgekd.networks import generator_of, student_of  # noqa: E402
 from edgekd.objectives import find_method  # noqa: E402
 from edgekd.provenance import new_record  # noqa: E402
-from edgekd.settings import resolve_settings  # noqa: E402
+from edgekd.settings import resolve_settings, suited  # noqa: E402
 from edgekd.teachers.codes import from_codes  # noqa: E402
 from edgekd.teachers.ledger import Ledger  # noqa: E402
 from edgekd.teachers.lesson import lesson_of  # noqa: E402
@@ -60,6 +60,7 @@ def begun(row: Row, settings: DistillSettings, folder: Path) -> Training:
     keep_freed_memory()
     ledger = Ledger(folder / "ledger.sqlite", None)
     with opened_teachers([row.teacher_file(folder)], settings, ledger, Reach()) as opened:
+        settings = suited(settings, [opened[0].teacher.signals])
         record, teacher = new_record(opened, settings), opened[0].teacher
     torch.manual_seed(settings.seed)
     objective = find_method(settings.method).objective(settings.recipe, lesson_of([teacher], None))

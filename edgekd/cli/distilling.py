@@ -12,7 +12,7 @@ import typer
 
 from edgekd import flags, shipped, terminal
 from edgekd.cli.options import Bounds, Json, Shape, TaskName, opened
-from edgekd.errors import BadSetting
+from edgekd.errors import BadSetting, Refused
 
 if TYPE_CHECKING:
     from edgekd.journal import Progress, Watch
@@ -29,7 +29,11 @@ def distill(
         ),
     ],
     method: Annotated[
-        str | None, typer.Option(help="edgekd (if not told), dafl, nayer-style; of several teachers cdfkd-mfs, cdfkd.")
+        str | None,
+        typer.Option(
+            help="auto (if not told): edgekd, or student-guided where a teacher only answers. Others: dafl, "
+            "nayer-style; of several teachers cdfkd-mfs, cdfkd."
+        ),
     ] = None,
     student: Annotated[str | None, typer.Option(help="A name, module:factory, or auto.")] = None,
     width: Annotated[float | None, typer.Option(help="Factor on the student's channels.")] = None,
@@ -63,6 +67,10 @@ def distill(
     ] = None,
     recipe: Annotated[
         list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="A weight or size of the recipe.")
+    ] = None,
+    samples: Annotated[
+        Path | None,
+        typer.Option(help="Unlabelled images like the teacher's, a folder or an .npz: asked about first. Not needed."),
     ] = None,
     input_shape: Shape = None,
     input_range: Bounds = None,
@@ -110,6 +118,7 @@ def distill(
     told |= {"input_shape": flags.shape(input_shape), "input_range": flags.bounds(input_range), "layout": layout}
     told |= {"mean": flags.numbers(mean, "--mean"), "std": flags.numbers(std, "--std")}
     told |= {"access": access, "gradient": gradient, "directions": directions, "coarse": coarse}
+    told |= {"samples": str(samples) if samples else None}
     told |= {"max_queries": max_queries, "task": task, "device": device, "headers": headers}
     told |= {"class_order": classes.read_order(class_order) if class_order else None}
     settings_file = shipped.find("presets", config) if config else None
@@ -131,11 +140,16 @@ def distill(
         begun = run.record_file.is_file()
         terminal.note(f"interrupted; go on with: {again}" if begun else "interrupted before the run began")
         raise typer.Exit(terminal.INTERRUPTED) from None
+    except Refused:
+        if run.record_file.is_file():
+            terminal.note(f"stopped, and nothing that was answered is lost; go on with: {again}")
+        raise
     if not terminal.speaks():
         return
     record = run.record()
     if record["state"] != "finished":
-        terminal.note(f"go on with: {again} --max-queries MORE")
+        more = " --max-queries MORE" if "--max-queries" in str(record["stopped"]) else ""
+        terminal.note(f"go on with: {again}{more}")
     done = f"{run.path}: {record['student']['name']} with {record['student']['parameters']:,} parameters"
     trust = " --trust-factory" if is_factory(record["student"]["name"]) else ""
     terminal.show(record, f"{done}; next: edgekd export {quote(str(run.path))} --int8{trust}", as_json=json)

@@ -13,6 +13,7 @@ from edgekd.errors import UnknownName
 from edgekd.objectives.cdfkd_mfs import Cdfkd
 from edgekd.objectives.dafl import Dafl
 from edgekd.objectives.nayer import Nayer
+from edgekd.objectives.student_guided import StudentGuided
 from edgekd.teachers import Answer, Signal
 from edgekd.teachers.lesson import Lesson
 
@@ -104,6 +105,19 @@ METHODS: dict[str, Method] = {
             **{"generator_life": 20, "keep": "best", "shift": 4, "mirror": True, "warm_up": 0.1},
             **{"frozen_student": True, "generator_rate": 4e-3, "generator_beta": 0.5, "student_optimizer": "sgd"},
             **{"student_rate": 0.2, "anneal": "student"},
+        ),
+    ),
+    # For teachers that only answer: the published ones query far more than they count, so nothing here is theirs.
+    "student-guided": Method(
+        StudentGuided,
+        Recipe(
+            **{"one_hot": 1.0, "activation": 0.0, "entropy": 5.0, "statistics": 0.0, "adversary": 0.0},
+            **{"asked": 128, "bred": 0.75, "doubted": 0.95, "mistakes": 1.5, "temperature": 4.0},
+            **{"generator_batch": 64, "student_batch": 256, "generator_steps": 2, "student_steps": 10},
+            **{"share_batch": False, "bank": 60_000, "prior": 250_000, "prior_share": 0.75, "latent": 100},
+            **{"generator_width": 16, "output": "soft", "generator_rate": 4e-3, "generator_beta": 0.5},
+            **{"student_optimizer": "muon", "student_rate": 8e-2, "anneal": "both", "revivals": 3, "fit": True},
+            **{"frozen_student": True},
         ),
     ),
     # The published weights of the student's loss in the loop of the default method.

@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from edgekd.config import OF_HEADERS, Recipe
+from edgekd.config import OF_HEADERS, OF_QUESTIONS, Recipe
 from edgekd.errors import BadSetting
 from edgekd.synthesis import losses, questions
 from edgekd.synthesis.sought import sought
@@ -35,7 +35,7 @@ class Dafl:
         others = (recipe.one_hot, recipe.activation, recipe.entropy, recipe.adversary)
         if not any((*others, recipe.statistics)):
             raise BadSetting("every weight of the generator's loss is zero", where=f"recipe: {', '.join(_WEIGHTS)}")
-        recipe.refuse("momentum", *OF_HEADERS)
+        recipe.refuse("momentum", *OF_HEADERS, *OF_QUESTIONS)
         needs = {Signal.FEATURES: recipe.activation > 0, Signal.STATISTICS: not any(others)}
         self.needs = frozenset({Signal.GRADIENT} | {signal for signal, needed in needs.items() if needed})
         self.watches_student = recipe.adversary > 0

@@ -106,6 +106,29 @@ def agreed_disagreement(student: Tensor, teacher: Tensor) -> Tensor:
     return -(divergence * agreed).mean()
 
 
+def contention(logits: Sequence[Tensor]) -> Tensor:
+    """Minus the deviation of S students' probabilities, mean over classes and images (DisGUIDE, Rosenthal et al. 2023).
+
+    Args:
+        logits: of S > 1 students, each `[N, K]`.
+    """
+    return -torch.stack([one.softmax(dim=1) for one in logits]).std(dim=0).mean()
+
+
+def certainty(logits: Tensor) -> Tensor:
+    """Deviation of `[N, K]` probabilities over classes, mean over N: the over-confidence of QEDG, to be penalised."""
+    return logits.softmax(dim=1).std(dim=1).mean()
+
+
+def likeness(logits: Tensor) -> Tensor:
+    """Mean cosine of the probabilities `[N, K]` of two images for which the same class is chosen (QEDG); 0 without."""
+    answers = functional.normalize(logits.softmax(dim=1), dim=1)
+    chosen = logits.argmax(dim=1)
+    pairs = (chosen.unsqueeze(0) == chosen.unsqueeze(1)).float()
+    pairs.fill_diagonal_(0)
+    return (answers @ answers.T * pairs).sum() / pairs.sum().clamp_min(1)
+
+
 def centred(logits: Tensor) -> Tensor:
     """Logits `[N, K]` minus their mean per row: what log-probabilities determine."""
     return logits - logits.mean(dim=1, keepdim=True)

@@ -15,8 +15,8 @@ from torch import Tensor
 from edgekd.teachers import Answer, Signal
 from edgekd.teachers.codes import to_codes
 from edgekd.teachers.estimate import Directions, estimated
-from edgekd.teachers.ledger import Ledger
-from edgekd.teachers.source import LabelsOnly, Source
+from edgekd.teachers.ledger import Flags, Ledger
+from edgekd.teachers.source import Codes, LabelsOnly, Source
 
 
 class AskedTeacher:
@@ -42,8 +42,15 @@ class AskedTeacher:
             return Answer(estimated(self._ask, images.float(), self.directions))
         return Answer(self._ask(images))
 
-    def _ask(self, images: Tensor) -> Tensor:
+    def new(self, images: Tensor) -> Flags:
+        """Which of N images would be counted if they were asked about: bool `[N]`, of equal ones the first."""
+        return self.ledger.new(self.source, self._codes(images))
+
+    def _codes(self, images: Tensor) -> Codes:
         codes = to_codes(images.detach().float(), self.spec.low, self.spec.high)
-        answers = self.ledger.answers(self.source, codes.cpu().contiguous().numpy())
+        return codes.cpu().contiguous().numpy()
+
+    def _ask(self, images: Tensor) -> Tensor:
+        answers = self.ledger.answers(self.source, self._codes(images))
         logits = torch.from_numpy(answers).to(images.device)
         return logits if self.order is None else logits[:, list(self.order)]

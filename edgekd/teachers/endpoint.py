@@ -24,7 +24,7 @@ import numpy as np
 
 from edgekd import __version__, inference
 from edgekd.config import Reach
-from edgekd.errors import BadModel, BadSetting, CannotLoad, EdgekdError
+from edgekd.errors import BadModel, BadSetting, CannotLoad, EdgekdError, Refused
 from edgekd.teachers import open_inference
 from edgekd.teachers.pixels import Dtype, Stated, image_axes
 from edgekd.teachers.source import Again, Floats, Sizes, as_logits, checked, outside, tried
@@ -38,6 +38,7 @@ FIRST_PATIENCE = 2.0
 PAUSE, LONGEST_PAUSE = 0.25, 15.0
 BUSY = (429, 503)
 """The server says that it did not work on the request."""
+_QUOTA, _RESUME = "HTTP 429", "the run can be resumed"
 LOST = (502, 504)
 """A server in between says that the answer was lost."""
 _PATH = re.compile(r"^((?:/[^/]+)*)/v2/models/([^/]+)(/versions/[^/]+)?/?$")
@@ -101,6 +102,7 @@ class EndpointSource:
         """Logits of images `[N, C, H, W]`.
 
         Raises:
+            Refused: too many requests (HTTP 429) until patience ended, or none without payment (402).
             EdgekdError: no answer within patience, or one that cannot be used.
         """
         return as_logits(self._scores(images, self.spec.answer_shape, again), self.spec.ending, self.spec.name)
@@ -187,8 +189,8 @@ class EndpointSource:
             if failure.startswith("HTTP"):
                 return  # it is there, and its status says more
             raise CannotLoad(f"cannot be reached: {told}", where=self._url)
-        hint = "the run can be resumed; --patience SECONDS makes it wait longer"
-        raise EdgekdError(f"no answer: {told}{asked}", where=self._url, hint=hint)
+        kind = Refused if failure == _QUOTA else EdgekdError
+        raise kind(f"no answer: {told}{asked}", where=self._url, hint=f"{_RESUME}; --patience SECONDS waits longer")
 
     def _received(self, method: str, url: str, headers: dict[str, str], body: bytes) -> httpx.Response:
         with self._client.stream(method, url, headers=headers, content=body) as answer:
@@ -211,6 +213,8 @@ class EndpointSource:
             raise BadModel(f"the server refuses access (HTTP {status})", where=self._url, hint=hint)
         if status == httpx.codes.NOT_FOUND:
             raise BadModel(f"no such model (HTTP 404){said}", where=self._url)
+        if status == httpx.codes.PAYMENT_REQUIRED:
+            raise Refused(f"the quota is used up (HTTP {status}){said}", where=self._url, hint=_RESUME)
         if answer.is_redirect:
             raise BadModel(f"HTTP {status}: the server sends elsewhere", where=self._url, hint="say where to, directly")
         raise EdgekdError(f"HTTP {status}{said}", where=self._url)

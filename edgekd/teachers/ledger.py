@@ -15,15 +15,17 @@ from hashlib import blake2b
 from pathlib import Path
 
 import numpy as np
+from numpy.typing import NDArray
 
 from edgekd.codes import from_codes
-from edgekd.errors import BadRun, EdgekdError, OutOfQueries
+from edgekd.errors import BadRun, EdgekdError, OutOfQueries, Refused
 from edgekd.teachers.source import Codes, Floats, Source, checked
 
 _TABLES = """
 CREATE TABLE IF NOT EXISTS spent (teacher TEXT PRIMARY KEY, samples INTEGER NOT NULL);
 CREATE TABLE IF NOT EXISTS answers (question BLOB PRIMARY KEY, logits BLOB NOT NULL) WITHOUT ROWID;
 """
+Flags = NDArray[np.bool_]
 _AT_ONCE = 500  # SQLite's oldest limit on the parameters of one statement is 999
 
 
@@ -52,6 +54,7 @@ class Ledger:
 
         Raises:
             OutOfQueries: it would be more than the limit; nothing was asked.
+            Refused: the source answers no more for now; what it refused is not counted.
             EdgekdError: the source fails, or the disk is full.
         """
         questions = [_question(source, one) for one in codes]
@@ -65,7 +68,13 @@ class Ledger:
             self.spend(source, len(part))
             chosen = codes[[places[question] for question in part]]
             images = from_codes(chosen, source.spec.low, source.spec.high)
-            answered = source.ask(images, partial(self.spend, source))
+            try:
+                answered = source.ask(images, partial(self.spend, source))
+            except OutOfQueries:  # the attempt before this one may have been paid for
+                raise
+            except Refused:
+                self.spend(source, -len(part))  # the last attempt was not worked on
+                raise
             answered = checked(answered, len(part), sizes, source.spec.name)
             self._keep(part, answered)
             known.update(zip(part, answered, strict=True))
@@ -83,6 +92,24 @@ class Ledger:
             self._file.execute(
                 "INSERT INTO spent VALUES (?, ?) ON CONFLICT DO UPDATE SET samples = samples + excluded.samples", row
             )
+
+    @property
+    def left(self) -> int | None:
+        """Samples that may still be asked about; None without a limit."""
+        return None if self.limit is None else max(0, self.limit - self.asked)
+
+    def new(self, source: Source, codes: Codes) -> Flags:
+        """Which of N images, as 8-bit codes `[N, C, H, W]`, would have to be asked about: bool `[N]`.
+
+        Of equal ones the first.
+        """
+        questions = [_question(source, one) for one in codes]
+        first = {question: place for place, question in reversed(list(enumerate(questions)))}
+        for question in self._known(questions):
+            del first[question]
+        found = np.zeros(len(questions), bool)
+        found[list(first.values())] = True
+        return found
 
     def affordable(self, samples: int) -> None:
         """Raise `OutOfQueries` if so many samples more would be over the limit."""

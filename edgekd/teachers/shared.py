@@ -5,10 +5,12 @@ Asked is about whole batches, so that one ledger counts, and knows again, what i
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import TypeVar
 
+import numpy as np
 from torch import Tensor
 
 from edgekd.distributed import Ranks
@@ -40,6 +42,22 @@ def answer(teacher: Teacher, images: Tensor, count: int, ranks: Ranks) -> Answer
     statistics = tuple(_of_whole(layer, weight, ranks) for layer in own.statistics)
     folded = tuple(_of_whole(layer, weight, ranks) for layer in own.folded)
     return Answer(ranks.gather(own.logits[: len(images)], count), features, statistics, folded)
+
+
+def affordable(teachers: Sequence[Teacher], images: Tensor, ranks: Ranks) -> int:
+    """How many of N images, from the first on, the limit on questions lets all of some teachers be asked about.
+
+    Args:
+        teachers: those that are asked share one ledger; the others cost nothing.
+        images: of the whole batch, `[N, C, H, W]`; what was asked before is free.
+        ranks: the processes.
+    """
+    asked = [teacher for teacher in teachers if isinstance(teacher, AskedTeacher)]
+    count = len(images)
+    if ranks.first and asked and (left := asked[0].ledger.left) is not None:
+        cost = np.sum([teacher.new(images) for teacher in asked], axis=0).cumsum()
+        count = int((cost <= left).sum())
+    return ranks.told(count)
 
 
 def _of_whole(layer: M, weight: float, ranks: Ranks) -> M:

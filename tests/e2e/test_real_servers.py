@@ -103,6 +103,24 @@ def test_a_server_and_a_run_that_are_killed_pay_nothing_twice(server: RealServer
         assert (tmp_path / "parts" / name).read_bytes() == (tmp_path / "whole" / name).read_bytes()
 
 
+def test_a_limit_is_a_limit_however_often_a_run_is_killed(server: RealServer, edgekd: Edgekd, tmp_path: Path) -> None:
+    """Each question is chosen; killed three times and resumed, all that may be asked is asked and not one more."""
+    limit, before = 600, server.asked
+    sizes = [*SET, "--set", "asked=32", "--set", "prior=512", "--set", "generator_width=8", "--threads", "1"]
+    distil = ["distill", server.url, "--steps", "24", "--max-queries", str(limit), "--out", "run", *sizes]
+    for part in (1, 2, 3):
+        command = [sys.executable, "-m", "edgekd", *distil, *["--resume"] * (part > 1)]
+        with subprocess.Popen(command, cwd=tmp_path, stderr=subprocess.PIPE) as process:
+            while server.asked - before < part * limit / 4:
+                assert process.poll() is None, process.stderr and process.stderr.read()
+                time.sleep(0.01)
+            process.kill()
+            process.communicate()
+    record = json.loads(edgekd(*distil, "--resume", "--json").stdout)
+    assert (record["state"], record["settings"]["method"]) == ("finished", "student-guided")
+    assert server.asked - before == record["queries"]["asked"] == limit
+
+
 def test_what_breaks_on_the_way_is_asked_again(server: RealServer) -> None:
     again: list[int] = []
     with between(server, []) as url:

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import onnx
@@ -106,3 +107,18 @@ def call(capsys: pytest.CaptureFixture[str], tmp_path: Path, monkeypatch: pytest
         return Result(int(raised.value.code or 0), told.out, told.err)
 
     return run
+
+
+@pytest.fixture
+def server(monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
+    pytest.importorskip("httpx")
+    monkeypatch.syspath_prepend(str(Path(__file__).parent / "teachers"))
+    monkeypatch.setenv("NO_PROXY", "127.0.0.1")
+    import inference_server
+
+    from edgekd.teachers import endpoint
+
+    monkeypatch.setattr(endpoint, "PAUSE", 0.005)
+    monkeypatch.setattr(endpoint, "FIRST_PATIENCE", 0.2)
+    with inference_server.serving() as running:
+        yield running

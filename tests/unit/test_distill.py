@@ -20,7 +20,8 @@ from edgekd.errors import BadModel, BadRun, BadSetting, EdgekdError, UnknownName
 from edgekd.export import export
 from edgekd.inference import agreement, logits
 from edgekd.run_folder import RunFolder
-from edgekd.settings import DEFAULT_MINUTES
+from edgekd.settings import DEFAULT_MINUTES, suited
+from edgekd.teachers import Signal
 from edgekd.training import Training
 
 SMALL = {
@@ -435,5 +436,5 @@ def test_every_wrong_setting_is_reported_at_once(tmp_path):
 
 def test_resumed_settings_are_those_of_the_run(teacher_file, run, monkeypatch):
     interrupted(teacher_file, run, 2, monkeypatch)
-    assert resolve_settings({}, run=run) == settings()
+    assert resolve_settings({}, run=run) == suited(settings(), [frozenset({Signal.GRADIENT})])
     shutil.rmtree(run.path)

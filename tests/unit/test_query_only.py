@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import signal
 import sqlite3
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -52,23 +51,6 @@ class Plain(Dafl):
 def plain(monkeypatch: pytest.MonkeyPatch) -> str:
     monkeypatch.setitem(objectives.METHODS, "plain", Method(Plain, objectives.METHODS["edgekd"].recipe))
     return "plain"
-
-
-@pytest.fixture
-def server(monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
-    import sys
-
-    monkeypatch.syspath_prepend(str(Path(__file__).parent / "teachers"))
-    monkeypatch.setenv("NO_PROXY", "127.0.0.1")
-    import inference_server
-
-    from edgekd.teachers import endpoint
-
-    monkeypatch.setattr(endpoint, "PAUSE", 0.005)
-    monkeypatch.setattr(endpoint, "FIRST_PATIENCE", 0.2)
-    with inference_server.serving() as running:
-        yield running
-    assert "inference_server" in sys.modules
 
 
 def messages(seen: list[Any]) -> str:
@@ -126,7 +108,7 @@ def test_auto_falls_back_to_scores_and_names_the_operators(run, tmp_path, plain)
 
 def test_a_method_that_needs_a_gradient_is_refused_in_one_line_that_names_the_cure(run, tmp_path) -> None:
     with pytest.raises(BadModel, match=r"edgekd needs gradient.*only labels, scores; .*BiasGelu.*--gradient estimate"):
-        distill(unsupported(tmp_path), settings(), run)
+        distill(unsupported(tmp_path), settings(method="edgekd"), run)
     with pytest.raises(BadModel, match="BiasGelu"):
         distill(unsupported(tmp_path), settings(access="gradient"), run)
     assert not run.path.exists()
@@ -269,7 +251,7 @@ def test_procedural_images_leave_half_of_the_queries_to_the_generator(server, ru
     distill(server.url, settings(method=plain, max_queries=100), run)
     record = run.record()
     assert record["progress"]["step"] == 1
-    assert record["queries"]["asked"] == PROBES + 48 + BATCH
+    assert record["queries"]["asked"] == PROBES + 56 + BATCH
 
 
 # ------------------------------------------------------------------------------------------------- several teachers
@@ -327,7 +309,11 @@ def words(*more: object) -> tuple[object, ...]:
         (["http://127.0.0.1:9/v2/models/m", "--access", "gradient"], 2, "only a file has a graph to differentiate"),
         (["http://127.0.0.1:9/v2/models/m", "--token-env", "NOT_THERE"], 2, "variable NOT_THERE is not set"),
         (["http://127.0.0.1:9/v2/models/m", "--header", "X-Key"], 2, "KEY=VALUE such as X-Api-Key=API_KEY"),
-        (["teacher.onnx", "--access", "scores"], 2, "--gradient estimate makes one from more questions"),
+        (
+            ["teacher.onnx", "--access", "scores", "--method", "edgekd"],
+            2,
+            "--gradient estimate makes one from more questions",
+        ),
         (["teacher.onnx", "--access", "scores", "--max-queries", "0"], 2, "max_queries: "),
         (["teacher.onnx", "--patience", "-1"], 2, "patience: "),
         (["teacher.onnx", "--directions", "0"], 2, "directions: "),

@@ -1,0 +1,76 @@
+"""Unlabelled images of one's own, similar to what the teacher knows, as 8-bit codes: a folder of them, or an `.npz`.
+
+Nobody need have any. They are asked about first, and stay in the diet and among the parents that images are bred from.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from edgekd.errors import BadData
+from edgekd.samples import read_samples
+
+Codes = NDArray[np.uint8]
+Size = tuple[int, int, int]
+_ENDINGS = (".png", ".jpg", ".jpeg", ".bmp", ".webp")
+_ALLOWED = f"a folder of images ({', '.join(_ENDINGS)}), or an .npz with images"
+
+
+def read_proxies(path: Path, size: Size, low: float, high: float) -> Codes:
+    """Images `[N, C, H, W]` in an order of no meaning, the same each time.
+
+    Those of a folder, and of folders in it, are scaled to the size; those of an `.npz` have to have it.
+
+    Args:
+        path: of the folder or the file; labels in it are not read.
+        size: channels, height, width.
+        low, high: range of float images; uint8 ones cover it from 0 to 255.
+
+    Raises:
+        BadData: there are none, one is not readable, or of another size.
+    """
+    found = _of_folder(path, size) if path.is_dir() else _of_file(path, size, low, high)
+    return found[np.random.default_rng(0).permutation(len(found))]
+
+
+def _of_file(path: Path, size: Size, low: float, high: float) -> Codes:
+    if path.suffix != ".npz":
+        raise BadData("no folder, and no .npz", where=path, allowed=_ALLOWED)
+    images, _ = read_samples(path)
+    channels, height, width = size
+    if images.shape[1:] == (height, width, channels) != size:
+        images = images.transpose(0, 3, 1, 2)
+    if images.shape[1:] != size:
+        told, allowed = (f"[N, {', '.join(map(str, sizes))}]" for sizes in (images.shape[1:], size))
+        raise BadData(f"images have shape {told}", where=path, allowed=allowed)
+    if images.dtype == np.uint8:
+        return np.ascontiguousarray(images, np.uint8)
+    if images.min() < low or images.max() > high:
+        what = f"values from {images.min():g} to {images.max():g}"
+        raise BadData(what, where=path, allowed=f"the teacher's {low:g} to {high:g}, or uint8")
+    codes: Codes = np.rint((images - low) * (255 / (high - low))).astype(np.uint8)
+    return codes
+
+
+def _of_folder(path: Path, size: Size) -> Codes:
+    from PIL import Image, UnidentifiedImageError  # noqa: PLC0415 - only a folder needs pillow
+
+    channels, height, width = size
+    modes = {1: "L", 3: "RGB", 4: "RGBA"}
+    if channels not in modes:
+        raise BadData(f"the teacher takes {channels} channels", where=path, allowed="an .npz for such images")
+    files = sorted(file for file in path.rglob("*") if file.suffix.lower() in _ENDINGS and file.is_file())
+    if not files:
+        raise BadData("it holds no images", where=path, allowed=_ALLOWED)
+    codes = np.empty((len(files), *size), np.uint8)
+    for place, file in enumerate(files):
+        try:
+            with Image.open(file) as image:
+                scaled = image.convert(modes[channels]).resize((width, height), Image.Resampling.BILINEAR)
+        except (OSError, UnidentifiedImageError, Image.DecompressionBombError, ValueError) as error:
+            raise BadData(f"not readable as an image: {' '.join(str(error).split())[:120]}", where=file) from error
+        codes[place] = np.asarray(scaled, np.uint8).reshape(height, width, channels).transpose(2, 0, 1)
+    return codes

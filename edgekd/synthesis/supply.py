@@ -1,0 +1,69 @@
+"""Where images come from that no generator makes: the user's own first, then procedural ones, then their children.
+
+What was asked about is in a bank; it supplies what may be asked next, and asks nobody.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import torch
+from torch import Tensor
+
+from edgekd.synthesis import evolution, priors
+from edgekd.synthesis.bank import Bank
+from edgekd.teachers.codes import from_codes, rounded
+
+DRAWN = 4
+"""One in so many procedural images is drawn, the others are bred."""
+
+
+class Supply:
+    """Images for a bank.
+
+    Args:
+        bank: of those asked about, the parents of those to come.
+        scores: targets to the log-probability of each option, `[N, O]`.
+        own: uint8 codes `[N, C, H, W]` of the user's own images, or None.
+
+    Attributes:
+        used: how many of the user's own were asked about.
+    """
+
+    def __init__(self, bank: Bank, scores: Callable[[Tensor], Tensor], own: Tensor | None) -> None:
+        self.bank, self._scores, self.used = bank, scores, 0
+        self._own = torch.empty(0, *bank.codes.shape[1:], dtype=torch.uint8) if own is None else own
+
+    def first(self, count: int) -> Tensor:
+        """The next `count` images `[N, C, H, W]`, or as many as the user has left; a quarter is drawn."""
+        if self.used < len(self._own):
+            part = self._own[self.used : self.used + count].to(self.bank.codes.device)
+            return _ready(from_codes(part, self.bank.low, self.bank.high))
+        if len(self.bank) * DRAWN >= self.bank.capacity:
+            return self.bred(count)
+        channels, height, width = self.bank.codes.shape[1:]
+        return self._in_range(priors.draw(count, (channels, height, width)))
+
+    def note(self, count: int) -> None:
+        """So many of what `first` gave were asked about."""
+        self.used = min(len(self._own), self.used + count)
+
+    def bred(self, count: int) -> Tensor:
+        """`count` children of those asked about."""
+        return self._in_range(evolution.children(self.bank.codes_at, self.bank.of_targets(self._scores), count))
+
+    def state_dict(self) -> dict[str, int]:
+        """What a checkpoint needs; the bank has its own."""
+        return {"used": self.used}
+
+    def load_state_dict(self, state: dict[str, int]) -> None:
+        """Take up what an earlier `state_dict` gave."""
+        self.used = state["used"]
+
+    def _in_range(self, images: Tensor) -> Tensor:
+        low, high = self.bank.low, self.bank.high
+        return _ready(rounded(low + (high - low) * images, low, high))
+
+
+def _ready(images: Tensor) -> Tensor:
+    return images.contiguous(memory_format=torch.channels_last)
