@@ -39,6 +39,7 @@ class Settings(TypedDict, total=False):
     seed: int
     threads: int
     device: Literal["auto", "cpu", "cuda"]
+    samples: str
     input_shape: tuple[int, int, int]
     input_range: tuple[float, float]
     mean: tuple[float, ...]
@@ -85,6 +86,7 @@ def distill(
     Raises:
         BadSetting, BadModel, BadRun, UnknownName: something handed in cannot be used; nothing has been written.
         CannotLoad: `edgekd[distill]` is not installed, or a teacher cannot be loaded or reached.
+        Refused: a server answers no more for now; the run is interrupted, and goes on with `resume`.
         EdgekdError: it failed while running; the last checkpoint is kept.
         KeyboardInterrupt: passed on after a checkpoint was written.
     """

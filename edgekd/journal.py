@@ -19,6 +19,7 @@ from edgekd.run_folder import RunFolder
 from edgekd.synthesis import questions
 from edgekd.synthesis.grid import write_grid
 from edgekd.synthesis.health import Health
+from edgekd.teachers.codes import from_codes
 from edgekd.teachers.ledger import Ledger
 from edgekd.training import NEWEST, Training
 
@@ -112,11 +113,16 @@ class Journal:
         rate = (training.images_seen - self.images) / max(interval, 1e-9)
         left = training.seconds * (1 - fraction) / max(fraction, 1e-9) if fraction < 1 else 0.0
         progress = Progress(training.step, min(fraction, 1.0), training.seconds, left, rate, means)
-        logits = training.objective.logits(training.held_out.newest(NEWEST)[1])
+        codes, targets = training.held_out.newest(NEWEST)
+        logits = training.objective.logits(targets)
         balance = questions.balance(logits, training.task) if len(logits) else 0.0
         line = {"step": training.step, "seconds": round(training.seconds, 2), "class_entropy": round(balance, 4)}
         line |= {name: round(value, 6) for name, value in means.items()} | self.health
         line |= {"queries": asked} if (asked := self.ledger.asked) else {}
+        if training.recipe.asked and len(codes):
+            own = training.says(from_codes(codes, training.low, training.high))
+            rows = [questions.rows(each, training.task).argmax(1) for each in (own, logits)]
+            line |= {"agreement": round(float((rows[0] == rows[1]).float().mean()), 4)}
         self.health = {}
         with self.run.metrics_file.open("a", encoding="utf-8") as file:
             file.write(json.dumps(line) + "\n")

@@ -43,8 +43,7 @@ BANK_BYTES = 2**30
 """What a bank may hold: large images, and answers of their every pixel, make it shorter than the recipe says."""
 COMPARED = 2048
 """Images asked about before among which a bare label looks for neighbours."""
-PART = 256
-"""Procedural images asked about at a time."""
+PART = 256  # procedural images asked about at a time
 Terms = dict[str, Tensor]
 """Loss terms by name. They stay tensors until they are told: a GPU need not be waited for."""
 
@@ -216,10 +215,14 @@ class Training:
         """Those images of a batch that the student is not sure about."""
         if not len(images) or self.recipe.doubted >= 1:
             return images
+        return _ready(images[doubtful(self.says(images), self.task, self.recipe.doubted)])
+
+    def says(self, images: Tensor) -> Tensor:
+        """Logits of the student as it would answer in use, for images `[N, C, H, W]`; it learns nothing."""
         with torch.no_grad(), self.autocast:
-            own = self.student.eval()(images)
+            own: Tensor = self.student.eval()(_ready(images)).float()
         self.student.train()
-        return _ready(images[doubtful(own, self.task, self.recipe.doubted)])
+        return own
 
     def _guides(self, images: Tensor, count: int) -> list[Answer]:
         """What the generator is led by: the teachers' answers, or the students' where the teachers are asked later."""
@@ -281,9 +284,7 @@ class Training:
             return None
         self.examined = self.held_out.written
         codes, targets = self.held_out.newest(NEWEST)
-        with torch.no_grad(), self.autocast:
-            own = self.student.eval()(_ready(from_codes(codes, self.low, self.high))).float()
-        self.student.train()
+        own = self.says(from_codes(codes, self.low, self.high))
         health = examined(codes, self.objective.logits(targets), own, self.task)
         self.collapses += bool(health.collapse)
         if health.collapse and self.collapses <= self.recipe.revivals:

@@ -9,7 +9,7 @@ from edgekd.report.charts import Series, bar, lines
 from edgekd.report.facts import Facts, number, shown_name
 from edgekd.report.tags import Cells, Node, code, folded, named, table, tag
 
-_NOT_LOSSES = ("step", "seconds", "class_entropy", "diversity", "disagreement")
+_NOT_LOSSES = ("step", "seconds", "class_entropy", "diversity", "disagreement", "queries", "agreement")
 _HEALTH: dict[str, tuple[str, Callable[[float], float]]] = {
     "disagreement": ("agreement on the newest generated images", lambda share: 1 - share),
     "class_entropy": ("balance of classes among them, of 1", float),
@@ -105,7 +105,25 @@ def queries(facts: Facts) -> list[Node]:
     if spent:
         rows: list[Cells] = [[named(shown_name(teacher)), f"{samples:,}"] for teacher, samples in spent.items()]
         nodes.append(table(["teacher", "samples"], rows, caption="Samples asked about, by teacher"))
-    return nodes
+    return [*nodes, *_by_queries(facts)]
+
+
+def _by_queries(facts: Facts) -> list[Node]:
+    """What the queries bought: agreement on the newest generated images against how many were asked by then."""
+    found = [line for line in facts.metrics if "queries" in line and "agreement" in line]
+    if len(found) < 2:
+        return []
+    asked, agreed = ([line[name] for line in found] for name in ("queries", "agreement"))
+    words = f"from {agreed[0]:.3g} at {asked[0]:,.0f} queries to {agreed[-1]:.3g} at {asked[-1]:,.0f}"
+    heading = "agreement on the newest generated images"
+    drawn = lines(
+        f"{heading} against queries: {words}",
+        [Series("agreement", asked, agreed, "one")],
+        x_write=lambda count: f"{count:,.0f}",
+        y_write=lambda value: f"{value:.3g}",
+    )
+    caption = tag("figcaption", tag("b", f"{heading}, against queries"), tag("small", words))
+    return [_grid([tag("figure", caption, drawn)])]
 
 
 def pictures_on_the_way(facts: Facts) -> Node | None:

@@ -20,6 +20,6 @@ def doubtful(logits: Tensor, task: Task, doubted: float) -> Tensor:
         doubted: from this confidence on nothing is asked (QEDG, Pei et al., AAAI 2025: 0.7). Confidence is the largest
             probability, of several labels or pixels their mean. At 1 every image is doubtful.
     """
-    sure = questions.rows(logits.float(), task).softmax(dim=1).amax(dim=1)
+    sure = questions.rows(logits, task).softmax(dim=1).amax(dim=1)
     confidence = sure.view(len(logits), -1).mean(dim=1)
     return (confidence < doubted) | (doubted >= 1)

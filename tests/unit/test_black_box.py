@@ -149,7 +149,9 @@ def test_without_a_limit_a_round_asks_what_the_recipe_says(server, run) -> None:
 def test_the_log_tells_how_many_queries_there_were(server, run, monkeypatch) -> None:
     monkeypatch.setattr("edgekd.journal.LOG_SECONDS", 0.0)
     distill(server.url, guided(max_queries=150, steps=8), run)
-    counts = [json.loads(line)["queries"] for line in run.metrics_file.read_text().splitlines()]
+    lines = [json.loads(line) for line in run.metrics_file.read_text().splitlines()]
+    assert all(0 <= line["agreement"] <= 1 for line in lines)
+    counts = [line["queries"] for line in lines]
     assert counts == sorted(counts)
     assert counts[0] < counts[-1] == 150
 

@@ -15,7 +15,7 @@ import numpy as np
 import onnx
 import pytest
 from calling import Call
-from folders import begun, finished, held_out, measured
+from folders import METRICS, begun, finished, held_out, measured
 from onnx import TensorProto, helper, numpy_helper
 from test_tags import HOSTILE, Reading
 
@@ -175,6 +175,17 @@ def test_a_ledger_is_told_by_teacher(run: RunFolder) -> None:
     assert "asked about 2,000 samples of the 8,000 allowed" in read.text
     assert cells(page, "http://host:80/v2/models/a") == ["1,500"]
     assert "secret" not in page
+
+
+def test_what_queries_bought_is_drawn_against_them_and_is_no_loss(run: RunFolder) -> None:
+    write_json(run.record_file, run.record() | {"queries": {"asked": 2000, "limit": 8000}})
+    assert "against queries" not in made(run)[0]
+    lines = [line | {"queries": 100 * line["step"], "agreement": 0.5 + line["step"] / 100} for line in METRICS]
+    run.metrics_file.write_text("".join(json.dumps(line) + "\n" for line in lines))
+    page, read, _ = made(run)
+    assert "from 0.51 at 100 queries to 0.7 at 2,000" in read.text
+    assert "<b>queries</b>" not in page
+    assert "<b>agreement</b>" not in page
 
 
 def test_a_collapse_is_a_warning(run: RunFolder) -> None:
