@@ -47,6 +47,17 @@ def test_what_nobody_chose_is_chosen_by_what_all_teachers_offer() -> None:
     assert suited(told, [ANSWERS]) == told
 
 
+def test_where_there_is_a_gradient_nothing_changes_for_those_who_choose_nothing(teacher_file, tmp_path) -> None:
+    free, chosen = RunFolder(tmp_path / "free"), RunFolder(tmp_path / "chosen")
+    distill(teacher_file, settings(), free)
+    distill(teacher_file, settings(method="edgekd"), chosen)
+    assert free.record()["settings"]["method"] == "edgekd"
+    assert free.record()["settings"] == chosen.record()["settings"]
+    assert weights(free) == weights(chosen)
+    assert not free.ledger_file.exists()
+    assert "queries" not in free.metrics_file.read_text()
+
+
 def test_what_was_told_of_the_recipe_and_does_not_go_with_the_method_is_refused(teacher_file, run) -> None:
     with pytest.raises(BadSetting, match="recipe: statistics: this method has none"):
         distill(teacher_file, guided(access="labels", recipe={"statistics": 1.0}), run)

@@ -303,9 +303,9 @@ def test_ctrl_c_while_the_teacher_is_asked_leaves_a_resumable_run(teacher_file, 
     distill(teacher_file, settings(recipe=recipe), whole)
     real = Training.ask_about_prior
 
-    def ask(self: Training) -> bool:
+    def ask(self: Training, most: float) -> bool:
         signal.raise_signal(signal.SIGINT)
-        return real(self)
+        return real(self, most)
 
     with monkeypatch.context() as patch:
         patch.setattr(Training, "ask_about_prior", ask)
