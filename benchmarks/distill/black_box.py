@@ -1,30 +1,21 @@
 """What a student is worth whose teacher only answers: accuracy against queries, counted as a bill would count them.
 
-    python benchmarks/distill/black_box.py [--cases …] [--seeds 3] [--cores 2] [--for MINUTES]
+    python benchmarks/distill/black_box.py [--cases …] [--seeds 3] [--cores 2] [--minutes M] [--for MINUTES]
 
 The teacher is a real ONNX Runtime session, asked through the command line; one image sent is one query, whatever it was
 sent for. Accuracy is that of the last state on the test images, measured after the run; it chooses nothing. The curve
-is of the student as checkpoints left it, and of the queries that were asked by then. What was measured goes into
-`benchmarks/results/black_box.json` after every run, and is not measured again while teacher, recipe, queries and
-minutes are the same. Teachers come from `benchmarks/teachers.py`. Runs have one thread each, count CPU time, and go on
-abreast.
+is of the student as checkpoints left it, and of the queries that were asked by then. Results go into
+`benchmarks/results/black_box.json`; see `cells.py`. Teachers come from `benchmarks/teachers.py`.
 """
 
 from __future__ import annotations
 
-import argparse
 import hashlib
 import itertools
 import json
-import os
-import platform
 import sys
-import tempfile
-import threading
-import time
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -33,17 +24,13 @@ import torch
 ROOT = Path(__file__).resolve().parent.parent.parent
 sys.path.insert(0, str(ROOT / "benchmarks"))
 import data  # noqa: E402
-from abreast import abreast  # noqa: E402
+from cells import Cell, Found, fill, options  # noqa: E402
 from first_light import edgekd, measured, spread  # noqa: E402
 from rows import EXAMPLE, TEACHERS  # noqa: E402
 from run import snapshots, state_accuracy  # noqa: E402
 
-from edgekd import __version__  # noqa: E402
 from edgekd.objectives import find_method  # noqa: E402
-from edgekd.run_folder import RunFolder, write_json  # noqa: E402
-
-RESULT, SCHEMA = ROOT / "benchmarks/results/black_box.json", "edgekd.benchmark.black_box/1"
-WRITING = threading.Lock()
+from edgekd.run_folder import RunFolder  # noqa: E402
 
 
 @dataclass(frozen=True)
@@ -69,8 +56,11 @@ class Case:
     published: str
     reach: float
     aim: float | None = None
-    minutes: float = 10
+    minutes: float = 6
 
+
+ALLOWED = 30
+"""CPU minutes that a row may take by the plan: fifteen minutes on two cores. These take what a shared machine has."""
 
 MNIST, LENET = TEACHERS / "mnist-lenet.onnx", TEACHERS / "lenet.onnx"
 IDEAL = "IDEAL about 96, 25 k counted, 1.26 M sent"
@@ -97,11 +87,12 @@ def asked_by(run: RunFolder, seconds: float) -> int:
     return max((line["queries"] for line in lines if line["seconds"] <= seconds), default=0)
 
 
-def distilled(case: Case, seed: int, clock: Sequence[object], folder: Path) -> dict[str, Any]:
+def distilled(case: Case, seed: int, minutes: float, folder: Path) -> dict[str, Any]:
     """One run, from the teacher's answers to the accuracy of the student's file."""
     run, states = RunFolder(folder / "run"), folder / "states"
     states.mkdir()
-    told = ["--access", case.access, "--max-queries", case.queries, "--student", case.student, "--seed", seed, *clock]
+    told = ["--access", case.access, "--max-queries", case.queries, "--student", case.student, "--seed", seed]
+    told += ["--minutes", minutes, "--clock", "cpu"]
     with snapshots(run, states) as taken:
         record, wall = edgekd("distill", case.teacher, "--out", run.path, "--threads", 1, *told)
     evaluated = measured(run.path, data.write_test(case.data, folder / "test.npz"))
@@ -120,62 +111,37 @@ def distilled(case: Case, seed: int, clock: Sequence[object], folder: Path) -> d
     }
 
 
-def fingerprint(case: Case, clock: Sequence[object]) -> dict[str, Any]:
+def fingerprint(case: Case, minutes: float) -> dict[str, Any]:
     """What decides a run, but for its seed and edgekd's code."""
     recipe = find_method("student-guided").recipe.model_dump(exclude_defaults=True)
     told = {"teacher": hashlib.sha256(case.teacher.read_bytes()).hexdigest(), "student": case.student}
-    return told | {"access": case.access, "queries": case.queries, "clock": list(clock), "recipe": recipe}
+    return told | {"access": case.access, "queries": case.queries, "cpu_minutes": minutes, "recipe": recipe}
 
 
-def known(name: str, told: dict[str, Any]) -> dict[str, Any]:
-    """What was measured of a case before, as far as it still holds."""
-    found = json.loads(RESULT.read_text())["cases"] if RESULT.exists() else {}
-    before: dict[str, Any] = found.get(name, {})
-    return before if before.get("told") == told else {"told": told, "seeds": {}}
+class BlackBoxes:
+    """Cases, one under the other."""
 
+    path, schema = ROOT / "benchmarks/results/black_box.json", "edgekd.benchmark.black_box/2"
 
-def enter(name: str, told: dict[str, Any], seed: int, found: dict[str, Any]) -> None:
-    """Write what was measured, beside what is there."""
-    result = json.loads(RESULT.read_text()) if RESULT.exists() else {"schema": SCHEMA, "cases": {}}
-    result["host"] = {"machine": platform.machine(), "cores": os.cpu_count(), "edgekd": __version__}
-    case, entry = CASES[name], known(name, told)
-    entry["seeds"][str(seed)] = found
-    entry |= {"title": case.title, "published": case.published, "reach": case.reach, "aim": case.aim}
-    for figure in ("accuracy", "agreement", "queries"):
-        entry[figure] = spread([one[figure] for one in entry["seeds"].values()])
-    result["cases"][name] = entry
-    write_json(RESULT, result)
+    def measure(self, cell: Cell, folder: Path) -> Found:
+        return distilled(CASES[cell.place[1]], cell.seed, cell.minutes, folder)
 
-
-def measure(name: str, seed: int, clock: Sequence[object], minutes: float, end: float) -> None:
-    """One run, unless it is known or would end too late."""
-    told = fingerprint(CASES[name], clock)
-    if str(seed) in known(name, told)["seeds"] or time.monotonic() + 60 * minutes > end:
-        return
-    with tempfile.TemporaryDirectory() as folder:
-        found = distilled(CASES[name], seed, clock, Path(folder))
-    with WRITING:
-        enter(name, told, seed, found)
-    print(name, seed, json.dumps(found), file=sys.stderr, flush=True)
+    def describe(self, cell: Cell, result: Found) -> None:
+        case, entry = CASES[cell.place[1]], result["cases"][cell.place[1]]
+        entry |= {"title": case.title, "published": case.published, "reach": case.reach, "aim": case.aim}
+        entry |= {"allowed_minutes": ALLOWED}
+        for figure in ("accuracy", "agreement", "queries"):
+            entry[figure] = spread([one[figure] for one in entry["seeds"].values()])
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--cases", nargs="+", choices=CASES, default=list(CASES))
-    parser.add_argument("--seeds", type=int, default=3)
-    parser.add_argument("--cores", type=int, default=os.cpu_count(), help="how many runs at a time")
-    parser.add_argument("--minutes", type=float, help="instead of each case's own")
-    parser.add_argument("--steps", type=int, help="rounds instead of minutes, for a smoke test")
-    parser.add_argument("--for", dest="most", type=float, default=float("inf"), help="minutes to go on for")
-    given = parser.parse_args(arguments)
-    end = time.monotonic() + 60 * given.most
+    given = options(__doc__, cases=CASES).parse_args(arguments)
     torch.set_num_threads(1)
-    jobs = []
+    cells = []
     for seed, name in itertools.product(range(given.seeds), given.cases):
-        minutes = 0.0 if given.steps else given.minutes or CASES[name].minutes
-        clock = ["--steps", given.steps] if given.steps else ["--minutes", minutes, "--clock", "cpu"]
-        jobs.append(partial(measure, name, seed, clock, minutes, end))
-    abreast(jobs, given.cores)
+        minutes = given.minutes or CASES[name].minutes
+        cells.append(Cell(("cases", name), seed, fingerprint(CASES[name], minutes), minutes))
+    fill(BlackBoxes(), cells, given.cores, given.most)
 
 
 if __name__ == "__main__":
