@@ -407,7 +407,7 @@ def test_checkpoints_that_take_long_are_written_less_often(teacher_file, tmp_pat
         now[0] += takes
         return now[0]
 
-    for module in ("distill", "journal"):
+    for module in ("distill", "journal", "pace"):
         monkeypatch.setattr(f"edgekd.{module}.time", SimpleNamespace(monotonic=look))
     for takes in (1.0, 30.0):
         written = []
