@@ -10,6 +10,7 @@
                            procedural.npz (uint8 images that the student learned from beside generated ones)
     aggregation.json       how a student's headers are joined, if not by their mean
     export.json  bench.json  evaluation.json  fidelity.json
+    profile.svg            where the time of an inference goes
 
 It does not need torch.
 """
@@ -181,6 +182,7 @@ class RunFolder:
         self.aggregation_file = self.path / "aggregation.json"
         self.export_file = self.path / "export.json"
         self.bench_file = self.path / "bench.json"
+        self.profile_file = self.path / "profile.svg"
         self.evaluation_file = self.path / "evaluation.json"
         self.fidelity_file = self.path / "fidelity.json"
 

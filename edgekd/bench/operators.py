@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from statistics import median
 from typing import Any
 
@@ -31,7 +33,66 @@ def by_operator(nodes: Sequence[Row]) -> list[dict[str, Any]]:
         time = sum(one for one, _ in own)
         slowest = [{"node": node, "us": one} for one, node in own]
         found.append({"operator": operator, "nodes": len(own), "us": time, "share": time / total, "slowest": slowest})
-    return sorted(found, key=lambda one: -float(str(one["us"])))
+    return sorted(found, key=lambda one: (-float(str(one["us"])), str(one["operator"])))
+
+
+# ------------------------------------------------------------------------------------------------------- side by side
+
+
+@dataclass(frozen=True)
+class Spent:
+    """What one model spends on one kind of operator: µs of an inference, the share of all, and the nodes it takes."""
+
+    us: float
+    share: float
+    nodes: int
+    slowest: Sequence[Row] = ()
+
+
+@dataclass(frozen=True)
+class Kind:
+    """One kind of operator: its names in all models, and what each model spends on it, None where it has none."""
+
+    name: str
+    models: Mapping[str, Spent | None]
+
+    @property
+    def worst(self) -> float:
+        """The longest that any model spends on it, in µs."""
+        return max(one.us for one in self.models.values() if one is not None)
+
+
+_FORM = re.compile(r"^(?:QLinear|DynamicQuantize(?!Linear)|NhwcFused|Nhwc|Fused|Q(?=[A-Z]))|(?<=.)Integer$")
+"""How ONNX Runtime calls an operator that it took into another form: of INT8, of another layout, of two in one."""
+
+
+def side_by_side(record: Mapping[str, Any]) -> list[Kind]:
+    """What every profiled model spends on each kind of operator, the slowest kind of any model first.
+
+    Operators that compute the same in another form are of one kind: QLinearConv of an INT8 model is told beside the
+    Conv of the float one.
+    """
+    profiles = {label: entry["operators"] for label, entry in record["models"].items() if entry.get("operators")}
+    names: dict[str, dict[str, None]] = {}
+    for one in (one for operators in profiles.values() for one in operators):
+        names.setdefault(_FORM.sub("", one["operator"]) or one["operator"], {})[one["operator"]] = None
+    spent = {
+        label: {o["operator"]: Spent(o["us"], o["share"], o["nodes"], o["slowest"]) for o in operators}
+        for label, operators in profiles.items()
+    }
+    kinds = [
+        Kind(" / ".join(forms), {label: together([own[o] for o in forms if o in own]) for label, own in spent.items()})
+        for forms in names.values()
+    ]
+    return sorted(kinds, key=lambda kind: (-kind.worst, kind.name))
+
+
+def together(parts: Sequence[Spent]) -> Spent | None:
+    """What several operators take together; None of none."""
+    if not parts:
+        return None
+    slowest = sorted((node for one in parts for node in one.slowest), key=lambda node: -node["us"])
+    return Spent(sum(o.us for o in parts), sum(o.share for o in parts), sum(o.nodes for o in parts), slowest)
 
 
 BAR = 20
@@ -40,29 +101,24 @@ BAR = 20
 
 def profile_headers(record: Mapping[str, Any]) -> list[str]:
     """A pair of columns per model that was profiled."""
-    return ["operator", *(head for label in _profiled(record) for head in (label, "share"))]
+    kinds = side_by_side(record)
+    return ["operator", *(head for label in kinds[0].models for head in (label, "share"))] if kinds else ["operator"]
 
 
 def profile_rows(record: Mapping[str, Any]) -> list[list[str]]:
-    """One row per operator of any model, the slowest of all first: time and share in every model, and a bar."""
-    models = {label: {one["operator"]: one for one in entry} for label, entry in _profiled(record).items()}
-    worst = {name: max(m[name]["us"] for m in models.values() if name in m) for m in models.values() for name in m}
-    most = max(worst.values(), default=1.0) or 1.0
-    rows = []
-    for name in sorted(worst, key=lambda one: -worst[one]):
-        row = [name]
-        for found in models.values():
-            row += _cells(found.get(name), most)
-        rows.append(row)
-    return rows
+    """One row per kind of operator: time and share in every model, and a bar on the scale that all share."""
+    kinds = side_by_side(record)
+    most = max((kind.worst for kind in kinds), default=0.0) or 1.0
+    return [[kind.name, *(cell for one in kind.models.values() for cell in _cells(one, most))] for kind in kinds]
 
 
-def _cells(one: Row | None, most: float) -> list[str]:
+def _cells(one: Spent | None, most: float) -> list[str]:
     if one is None:
         return ["-", ""]
-    bar = "█" * round(BAR * one["us"] / most)
-    return [f"{units.write_time(one['us'] / 1000)}, {one['nodes']} nodes", f"{one['share']:4.0%} {bar}".rstrip()]
+    bar = "█" * round(BAR * one.us / most)
+    return [f"{units.write_time(one.us / 1000)}, {count_nodes(one.nodes)}", f"{one.share:4.0%} {bar}".rstrip()]
 
 
-def _profiled(record: Mapping[str, Any]) -> dict[str, Sequence[Row]]:
-    return {label: entry["operators"] for label, entry in record["models"].items() if entry.get("operators")}
+def count_nodes(count: int) -> str:
+    """`1 node`, `2 nodes`."""
+    return f"{count} node{'' if count == 1 else 's'}"

@@ -8,13 +8,14 @@ from pathlib import Path
 from typing import Any
 
 from edgekd import baseline
+from edgekd.bench.chart import chart
 from edgekd.bench.local import Task
 from edgekd.bench.of_run import bench_run
 from edgekd.bench.protocol import Watch, bench
 from edgekd.bench.where import runner_at
 from edgekd.config import Target
 from edgekd.errors import BadSetting
-from edgekd.run_folder import RunFolder, scratch, write_json
+from edgekd.run_folder import RunFolder, atomic, scratch, write_json
 
 
 @dataclass(frozen=True)
@@ -29,6 +30,7 @@ class Session:
         compare: a record's file, an ONNX file, `REV` or `REV:PATH`.
         saved: where to keep this measurement as a baseline.
         profile, placement: what else to find out.
+        chart: where to draw the profile, if not where it lies by default.
     """
 
     subject: RunFolder | Path
@@ -39,12 +41,29 @@ class Session:
     saved: Path | None = None
     profile: bool = False
     placement: bool = False
+    chart: Path | None = None
 
     def models(self) -> dict[str, Path]:
         """Label to file. Raises as `RunFolder.models` does."""
         if isinstance(self.subject, RunFolder):
             return self.subject.models(self.teacher)
         return {"teacher": self.teacher, "student": self.subject} if self.teacher else {self.subject.stem: self.subject}
+
+    def draw(self, record: Mapping[str, Any]) -> Path | None:
+        """Draw where the time goes: into the run, or of one model into the current folder.
+
+        Returns:
+            The SVG file, or None where the runner told no profile.
+
+        Raises:
+            EdgekdError: it cannot be written.
+        """
+        if not any(entry.get("operators") for entry in record["models"].values()):
+            return None
+        own = self.subject.profile_file if isinstance(self.subject, RunFolder) else f"{self.subject.stem}.profile.svg"
+        with atomic(path := self.chart or Path(own)) as file:
+            file.write(chart(record).encode())
+        return path
 
 
 def measured(session: Session, watch: Watch) -> dict[str, Any]:

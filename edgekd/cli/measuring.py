@@ -35,7 +35,17 @@ def bench(
     save_baseline: Annotated[
         Path | None, typer.Option(help="Measure everything twice, and write record and noise to a file.")
     ] = None,
-    profile: Annotated[bool, typer.Option("--profile", help="Where the time goes, operator by operator.")] = False,
+    profile: Annotated[
+        bool,
+        typer.Option(
+            "--profile",
+            help="Where the time goes, operator by operator, float beside INT8: a table, and a chart as SVG.",
+        ),
+    ] = False,
+    chart: Annotated[
+        Path | None,
+        typer.Option(help="Profile, and draw the chart here; else profile.svg in the run, or MODEL.profile.svg."),
+    ] = None,
     placement: Annotated[
         bool, typer.Option("--placement", help="Which provider runs which share; always told of providers but the CPU.")
     ] = False,
@@ -52,8 +62,9 @@ def bench(
     """Measure size, latency and memory: teacher, student and INT8 student side by side."""
     from edgekd.bench.session import Session, measured
 
-    device = _device(target, threads, processes, affinity)
-    given: dict[str, Any] = {"teacher": teacher, "compare": compare, "saved": save_baseline, "profile": profile}
+    device, profiled = _device(target, threads, processes, affinity), profile or _is_chart(chart)
+    given: dict[str, Any] = {"teacher": teacher, "compare": compare, "saved": save_baseline}
+    given |= {"profile": profiled, "chart": chart}
     given |= {"placement": placement or strict or device.runtime.provider != "CPUExecutionProvider"}
     if model := as_model(subject):
         asked = Session(model, device, shape=flags.shape(input_shape), **given)
@@ -67,6 +78,9 @@ def bench(
     _told(record)
     report = of_measurement(record, strict=strict)
     shown(report, output, json)
+    if profiled and not record["not_measured"]:
+        drawn = asked.draw(record)
+        terminal.note(f"chart: {drawn}" if drawn else f"no profile: a runner of kind {device.runner.kind} tells none")
     if require_measured and record["not_measured"]:
         raise NotMeasurable(record["not_measured"], where=f"target {device.name}")
     if any(case.outcome == "broken" for case in report.cases):
@@ -88,6 +102,12 @@ def _device(name: str, threads: int | None, processes: int | None, affinity: str
             raise BadSetting(f"{affinity!r} are no cores", where="--affinity", allowed="0 or 0,1")
         told["bench"]["affinity"] = tuple(int(core) for core in cores)
     return validated(Target, told, "flags")
+
+
+def _is_chart(path: Path | None) -> bool:
+    if path is not None and path.suffix != ".svg":
+        raise BadSetting(f"{path} is no SVG", where="--chart", allowed="a file that ends in .svg")
+    return path is not None
 
 
 def _without_teacher(run: RunFolder) -> None:

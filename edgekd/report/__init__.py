@@ -16,8 +16,8 @@ from edgekd.errors import BadSetting
 from edgekd.report.facts import Facts
 from edgekd.report.origin import Verdicts
 from edgekd.report.page import GENERATOR, page
-from edgekd.report.tags import document
 from edgekd.run_folder import RunFolder, atomic
+from edgekd.tags import document
 
 __all__ = ["SCHEMA", "read_names", "report"]
 

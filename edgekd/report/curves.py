@@ -7,7 +7,7 @@ from collections.abc import Callable
 from edgekd import units
 from edgekd.report.charts import Series, bar, lines
 from edgekd.report.facts import Facts, number, shown_name
-from edgekd.report.tags import Cells, Node, code, folded, named, table, tag
+from edgekd.tags import Cells, Node, code, folded, named, table, tag
 
 _NOT_LOSSES = ("step", "seconds", "class_entropy", "diversity", "disagreement", "queries", "agreement")
 _HEALTH: dict[str, tuple[str, Callable[[float], float]]] = {

@@ -11,7 +11,7 @@ from edgekd.report.charts import bar
 from edgekd.report.facts import STUDENTS, Facts, deep, number, part
 from edgekd.report.models import KIND, TITLES
 from edgekd.report.pictures import Pixels, embedded, filters, listed, mean_image, strip
-from edgekd.report.tags import Cells, Child, Node, folded, named, table, tag
+from edgekd.tags import Cells, Child, Node, folded, named, table, tag
 
 SHOWN, EACH, ROWS, FILTERS = 40, 8, 20, 64
 FEW = 10

@@ -18,8 +18,8 @@ from importlib import resources
 from edgekd.errors import BadSetting, EdgekdError
 from edgekd.report.facts import Facts
 from edgekd.report.page import POLICY, page
-from edgekd.report.tags import Node, document, tag
 from edgekd.run_folder import RunFolder
+from edgekd.tags import Node, document, tag
 
 PAUSE = 3.0
 """Seconds between two renewals: each takes time from the training."""

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from edgekd import units
 from edgekd.report.charts import bar, whisker
 from edgekd.report.facts import Facts, Row, deep, number
-from edgekd.report.tags import Cells, Child, Node, code, named, table, tag
+from edgekd.tags import Cells, Child, Node, code, named, table, tag
 from edgekd.tasks import KINDS
 
 TITLES = {"teacher": "Teacher", "student": "Student", "student.int8": "INT8 student"}

@@ -7,7 +7,7 @@ from typing import Any
 
 from edgekd import onnx_file, units
 from edgekd.report.facts import Facts, Missing, deep, number, part, shown_name
-from edgekd.report.tags import Cells, Child, Node, code, folded, named, table, tag
+from edgekd.tags import Cells, Child, Node, code, folded, named, table, tag
 
 Verdicts = Sequence[Sequence[str]]
 """Rows of `edgekd.gate.Verdict.row`: metric, limit, actual, verdict, where from."""

@@ -9,7 +9,7 @@ from edgekd import __version__
 from edgekd.report import curves, images, models, origin, precision
 from edgekd.report.facts import Facts
 from edgekd.report.origin import Verdicts
-from edgekd.report.tags import Child, Node, named, tag
+from edgekd.tags import Child, Node, named, tag
 
 GENERATOR = "edgekd report"
 POLICY = "default-src 'none'; img-src data:; style-src 'unsafe-inline'; base-uri 'none'; form-action 'none'"

@@ -14,7 +14,7 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from edgekd.report.tags import Node, tag
+from edgekd.tags import Node, tag
 
 Pixels = NDArray[np.uint8]
 GAP = 1

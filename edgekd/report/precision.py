@@ -8,7 +8,7 @@ from typing import Any
 from edgekd import units
 from edgekd.report.charts import bar
 from edgekd.report.facts import Facts, entries, number, part
-from edgekd.report.tags import Cells, Node, code, folded, named, table, tag
+from edgekd.tags import Cells, Node, code, folded, named, table, tag
 
 ROWS = 15
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from edgekd.report.charts import BOTTOM, HEIGHT, LEFT, RIGHT, TOP, WIDTH, Series, bar, lines, thinned, whisker
-from edgekd.report.tags import Node
+from edgekd.tags import Node
 
 
 def points(chart: Node) -> list[tuple[float, float]]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from html.parser import HTMLParser
 
-from edgekd.report.tags import document, table, tag
+from edgekd.tags import document, table, tag
 
 
 class Reading(HTMLParser):
