@@ -18,6 +18,7 @@ from torch import Tensor, nn
 from edgekd.errors import BadRun, BadSetting, UnknownName
 from edgekd.networks.generators import Generator
 from edgekd.networks.headers import Headers, MultiHeader
+from edgekd.networks.joined import Joined, Parts
 from edgekd.networks.latents import GaussianLatents, NoisyLatents
 from edgekd.networks.students import LeNet5, MobileNetV3Small, ResNet
 from edgekd.networks.unet import Grid, UNet
@@ -27,6 +28,8 @@ Shape = tuple[int, int, int]
 Factory = Callable[[Shape, int, float], nn.Module]
 QUARTER = 0.25
 """The share of the teacher's parameters that `--student auto` aims at."""
+TWENTIETH = 0.05
+"""The share that students side by side aim at, all together: published are 21 to 36 times fewer parameters."""
 
 
 def _stem_stride(shape: Shape) -> int:
@@ -87,11 +90,24 @@ class Standardized(nn.Module):
         """Width of the features of each of its headers, if it has any."""
         return self.network.features if isinstance(self.network, MultiHeader) else None
 
-    def answer(self, images: Tensor) -> Tensor:
+    @property
+    def cut(self) -> tuple[tuple[tuple[int, ...], ...], Grid | None]:
+        """The chunks of a representation that its students answer, and the sides of that, if they are several."""
+        return (self.network.parts.chunks, self.network.parts.grid) if isinstance(self.network, Joined) else ((), None)
+
+    def answer(self, images: Tensor, *, apart: bool = False) -> Tensor:
         """What an objective compares with the teachers' answers.
 
-        Logits; of a network with headers `[N, H, K + F]`, the logits of each and behind them its features.
+        Logits; of a network with headers `[N, H, K + F]`, the logits of each and behind them its features; of students
+        side by side `[N, ...]`, the representation and behind it the logits, both flat.
+
+        Args:
+            images: `[N, C, H, W]` in the teacher's input range.
+            apart: see `joined.Joined.both`; others have nothing to keep apart.
         """
+        if isinstance(self.network, Joined):
+            both = self.network.both(self.standardized(images), apart=apart)
+            return torch.cat([part.flatten(1) for part in both], dim=1)
         if isinstance(self.network, MultiHeader):
             return torch.cat(self.network.each(self.standardized(images)), dim=2)
         logits: Tensor = self(images)
@@ -115,37 +131,46 @@ def choose_student(
     teacher: int | None,
     grid: Grid | None = None,
     headers: Headers | None = None,
+    parts: Parts | None = None,
 ) -> tuple[str, float]:
     """Resolve `auto` and a missing width.
 
     `auto` takes `cnn-small`, or `resnet18` where a quarter of the teacher is more than a million parameters, or `unet`
     where pixels are answered, at the largest width whose parameters are at most a quarter of the teacher's (1 % over is
-    let pass).
+    let pass). Students side by side are all of one kind, and all together a twentieth.
 
     Args:
         name, width: as the user gave them.
         shape, classes: the teacher's input and K.
         teacher: the teacher's parameter count; without one there is nothing to take a quarter of.
         grid: the h, w of its answer per pixel, if it is one.
-        headers: as in `build_student`; they count.
+        headers, parts: as in `build_student`; they count.
 
     Raises:
         UnknownName: no student of that name.
     """
-    goal = QUARTER * (teacher or 0) * 1.01
+    goal = (QUARTER if parts is None else TWENTIETH) * (teacher or 0) * 1.01
     chosen = name if name != "auto" else "unet" if grid else "resnet18" if goal > 1e6 else "cnn-small"
     if width is not None or name != "auto" or not teacher:
         own = {**STUDENTS, **PIXEL_STUDENTS}.get(chosen, (None, 1.0))[1]
         return chosen, width if width is not None else own
     widths = [eighths / 64 for eighths in range(4, 257)]
-    size = partial(_size, chosen, shape=shape, classes=classes, grid=grid, headers=headers)
+    size = partial(_size, chosen, shape=shape, classes=classes, grid=grid, headers=headers, parts=parts)
     return chosen, widths[max(0, bisect_right(widths, goal, key=size) - 1)]  # wider is never smaller
 
 
-def _size(name: str, width: float, shape: Shape, classes: int, grid: Grid | None, headers: Headers | None) -> int:
+def _size(
+    name: str,
+    width: float,
+    shape: Shape,
+    classes: int,
+    grid: Grid | None,
+    headers: Headers | None,
+    parts: Parts | None,
+) -> int:
     """Parameters of a student that is not built."""
     with torch.device("meta"):
-        return parameters(build_student(name, width, shape, classes, grid, headers))
+        return parameters(build_student(name, width, shape, classes, grid, headers, parts))
 
 
 def _known_student(name: str, shape: Shape, classes: int, width: float, grid: Grid | None) -> nn.Module:
@@ -179,6 +204,7 @@ def build_student(
     classes: int,
     grid: Grid | None = None,
     headers: Headers | None = None,
+    parts: Parts | None = None,
 ) -> nn.Module:
     """A student with fresh weights: a known name, or `module:factory` called as `factory(shape, classes, width)`.
 
@@ -189,12 +215,15 @@ def build_student(
         shape, classes: the teacher's input and K.
         grid: the h, w of its answer per pixel, if it is one.
         headers: what it is the trunk of, if anything; a network of one's own then needs `headers.Trunk.stages`.
+        parts: what several of it side by side answer, if there are several.
 
     Raises:
         UnknownName: no student of that name.
         BadSetting: it is not one for such answers, or cannot have headers; the factory cannot be imported, or does not
             return a module.
     """
+    if parts is not None:
+        return Joined(lambda length: build_student(name, width, shape, length, parts.grid), parts, classes, grid)
     if headers is not None and grid is not None:
         what, allowed = "headers answer for the image as a whole, the teacher for every pixel", "teachers of images"
         raise BadSetting(what, where=f"student {name}", allowed=allowed)
@@ -231,10 +260,22 @@ def student_of(record: Mapping[str, Any]) -> Standardized:
     shape = (teacher["channels"], teacher["height"], teacher["width"])
     grid = teacher.get("grid")
     headers = Headers(**student["headers"]) if student.get("headers") else None
-    network = build_student(
-        *(student["name"], student["width"], shape, teacher["classes"], (grid[0], grid[1]) if grid else None, headers)
-    )
+    parts = parts_of(student["parts"]) if student.get("parts") else None
+    pixels = (grid[0], grid[1]) if grid else None
+    network = build_student(student["name"], student["width"], shape, teacher["classes"], pixels, headers, parts)
     return Standardized(network, *standardization(teacher))
+
+
+def parts_of(told: Mapping[str, Any]) -> Parts:
+    """The parts that a run's record describes."""
+    grid, kernel = told.get("grid"), told.get("kernel", (1, 1))
+    return Parts(
+        chunks=tuple(tuple(chunk) for chunk in told["chunks"]),
+        added=tuple(told.get("added", ())),
+        rectified=told.get("rectified", False),
+        grid=(grid[0], grid[1]) if grid else None,
+        kernel=(kernel[0], kernel[1]),
+    )
 
 
 def generator_of(record: Mapping[str, Any]) -> Generator:
@@ -308,6 +349,32 @@ class EachHeader(nn.Module):
         assert isinstance(network, MultiHeader), "others have no such outputs"
         logits, _ = network.each(self.student.standardized(images))
         return network.joined(logits), *logits.unbind(dim=1)
+
+
+class Part(nn.Module):
+    """One of the students side by side, behind the standardization of all."""
+
+    def __init__(self, student: Standardized, place: int) -> None:
+        super().__init__()
+        network = student.network
+        assert isinstance(network, Joined), "others have no parts"
+        self.part = Standardized(network.students[place], [0.0], [1.0])
+        self.part.pixel_mean, self.part.pixel_scale = (
+            student.get_buffer("pixel_mean"),
+            student.get_buffer("pixel_scale"),
+        )
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Its answer `[N, length]` or `[N, length, h, w]`."""
+        answer: Tensor = self.part(images)
+        return answer
+
+
+def parts_alone(student: Standardized) -> list[nn.Module]:
+    """Each of the students side by side as a network of its own, and the head that joins what they answer."""
+    network = student.network
+    assert isinstance(network, Joined), "others have no parts"
+    return [*(Part(student, place) for place in range(len(network.students))), network.head]
 
 
 def load_generator(record: Mapping[str, Any], weights: Path) -> Generator:
