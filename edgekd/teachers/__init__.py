@@ -53,7 +53,8 @@ class Answer:
     Attributes:
         logits: `[N, K]` or, of every pixel of a grid, `[N, K, h, w]`; differentiable with respect to the images when
             the teacher offers `GRADIENT`.
-        features: `[N, F]`, the input of the last dense layer, or None.
+        features: `[N, F]`, the input of the last dense layer, or None; `[N, F, h, w]` where the representation of a
+            teacher of pixels was asked for (`edgekd.teachers.last_layer`).
         statistics: one entry per batch-normalization layer, in graph order; empty when there is none.
         folded: one entry per layer that looks like one whose batch normalization was folded away, in graph order; empty
             where `statistics` is not.

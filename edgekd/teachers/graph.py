@@ -75,17 +75,21 @@ class GraphTeacher(nn.Module):
             images = rounded(images, self.spec.low, self.spec.high)
         fed = images.permute(0, 2, 3, 1) if self.spec.layout == "NHWC" else images
         logits, *others = self.module(fed.flatten(1) if self._row else fed)
-        features = others.pop(0).flatten(1) if self.spec.features_name else None
+        features = self._features(others.pop(0)) if self.spec.features_name else None
         if not self.signals & {Signal.STATISTICS, Signal.STATISTICS_PRIOR}:
-            return Answer(self._by_class(logits), features)
+            return Answer(self.by_class(logits), features)
         by_channel = (tensor.movedim(axis, 1) for tensor, axis in zip(others, self._channels, strict=True))
         moments = tuple(Moments(*channel_moments(tensor)) for tensor in by_channel)
         if Signal.STATISTICS_PRIOR in self.signals:
-            return Answer(self._by_class(logits), features, folded=moments)
+            return Answer(self.by_class(logits), features, folded=moments)
         statistics = tuple(self._beside_running(index, layer) for index, layer in enumerate(moments))
-        return Answer(self._by_class(logits), features, statistics)
+        return Answer(self.by_class(logits), features, statistics)
 
-    def _by_class(self, logits: Tensor) -> Tensor:
+    def _features(self, found: Tensor) -> Tensor:
+        """`[N, F]`, or the map as it is where pixels are answered."""
+        return found if self.spec.grid is not None and found.dim() == 4 else found.flatten(1)
+
+    def by_class(self, logits: Tensor) -> Tensor:
         """float32 `[N, K]` or `[N, K, h, w]`, whichever axes the tensor in the graph has, classes in their order."""
         if self.spec.grid is None:
             logits = logits.float().flatten(1)

@@ -26,6 +26,8 @@ class Lesson:
         teachers: their names, for messages.
         features: of each teacher the width of its features, None where it offers none.
         header: width of the features of each of the student's headers, None where it has one answer for all teachers.
+        chunks: of each of the students side by side the numbers of the representation that it answers.
+        grid: h, w of the representation, where that is a map.
     """
 
     task: Task = "classes"
@@ -33,17 +35,24 @@ class Lesson:
     teachers: tuple[str, ...] = ()
     features: tuple[int | None, ...] = ()
     header: int | None = None
+    chunks: tuple[tuple[int, ...], ...] = ()
+    grid: tuple[int, int] | None = None
 
 
-def lesson_of(teachers: Sequence[Teacher], header: int | None) -> Lesson:
+def lesson_of(
+    teachers: Sequence[Teacher],
+    header: int | None,
+    chunks: tuple[tuple[int, ...], ...] = (),
+    grid: tuple[int, int] | None = None,
+) -> Lesson:
     """The lesson of some teachers to a student; those that offer features are shown one image for their width.
 
     Args:
         teachers: of one input and the same classes.
-        header: as in `Lesson`.
+        header, chunks, grid: as in `Lesson`.
     """
     spec, names = teachers[0].spec, tuple(teacher.spec.name for teacher in teachers)
-    return Lesson(spec.task, spec.answer_shape, names, tuple(map(_width, teachers)), header)
+    return Lesson(spec.task, spec.answer_shape, names, tuple(map(_width, teachers)), header, chunks, grid)
 
 
 def _width(teacher: Teacher) -> int | None:

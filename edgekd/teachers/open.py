@@ -26,6 +26,7 @@ from edgekd.teachers.classes import Order, checked_order, class_names, order_of
 from edgekd.teachers.estimate import Directions
 from edgekd.teachers.function import PREFIX, FunctionSource
 from edgekd.teachers.graph import GraphTeacher
+from edgekd.teachers.last_layer import with_representation
 from edgekd.teachers.ledger import Ledger
 from edgekd.teachers.pixels import WHOLE, Stated
 from edgekd.teachers.session import SessionSource
@@ -161,6 +162,8 @@ def _endpoint(url: str, stated: Stated, reach: Reach, known: Known) -> Source:
 def _open_file(path: Path, settings: DistillSettings, ledger: Ledger, *, several: bool) -> Opened:
     """Among several an estimate is for those that need one: the others keep their exact gradients."""
     spec = read_spec(path, **{name: getattr(settings, name) for name in STATED})
+    if settings.students is not None:
+        spec = with_representation(spec, settings.representation)
     facts = {"path": str(path.resolve()), "bytes": onnx_file.size(path), "parameters": _parameters(path)}
     exact = settings.access == "gradient" or (settings.access == "auto" and (several or settings.gradient == "exact"))
     refused: EdgekdError | None = None

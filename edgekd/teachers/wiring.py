@@ -23,6 +23,7 @@ ENDINGS: dict[str, Ending] = {"Softmax": "softmax", "LogSoftmax": "log_softmax",
 _SAME_VALUES = ("Identity", "Cast", "Dropout", "Flatten", "Reshape", "Squeeze", "Transpose", "Unsqueeze")
 _SAME_CLASSES = ("Identity", "Cast", "Flatten", "Reshape", "Squeeze", "Unsqueeze")
 _AFTER_DENSE = (*_SAME_CLASSES, "Dropout", "Add", "Sub", "Mul", "Div", "Clip", "BatchNormalization")
+_POOLING = ("GlobalAveragePool", "AveragePool", "GlobalMaxPool", "MaxPool", "ReduceMean", "ReduceMax")
 _MOVING = ("Transpose", "Resize", "Upsample")
 _ARITHMETIC = ("Add", "Sub", "Mul", "Div")
 _FOLD: dict[str, Callable[[Floats, Floats, Floats], tuple[Floats, Floats]]] = {
@@ -185,6 +186,18 @@ class Wiring:
                 computed = [name for name in node.input[:2] if not self.is_fixed(name)]
                 return computed[0] if len(computed) == 1 else None
         return None
+
+    def map(self, logits: str) -> str | None:
+        """Input of the last convolution that leads to the logits of pixels, or None when there is none."""
+        for node in self._back(logits, (*_AFTER_DENSE, *_MOVING)):
+            if node.op_type == "Conv":
+                return str(node.input[0])
+        return None
+
+    def rectified(self, name: str) -> bool:
+        """Whether a tensor is never negative because a ReLU lies before it, with nothing but pooling between."""
+        nodes = self._back(name, (*_SAME_VALUES, *_POOLING))
+        return any(node.op_type == "Relu" for node in nodes)
 
     def _back(self, name: str, through: tuple[str, ...]) -> Iterator[NodeProto]:
         """Nodes behind a tensor: those of `through`, and the first that is not."""
