@@ -32,7 +32,7 @@ from edgekd.errors import BadData, BadRun
 from edgekd.networks import Standardized, load_student
 from edgekd.networks.headers import MultiHeader
 from edgekd.run_folder import AGGREGATION, RunFolder, task_of, write_json
-from edgekd.samples import Images, read_samples
+from edgekd.samples import Images, fitting, read_samples
 from edgekd.synthesis import losses, questions
 from edgekd.tasks import Task
 from edgekd.teachers.codes import from_codes
@@ -115,14 +115,8 @@ def _fitting(images: Images, teacher: dict[str, Any], where: Path) -> Tensor:
     Raises:
         BadData: of another size.
     """
-    shape = [teacher["channels"], teacher["height"], teacher["width"]]
-    found = torch.from_numpy(images)
-    if list(found.shape[1:]) != shape:
-        found = found.permute(0, 3, 1, 2)
-    if list(found.shape[1:]) != shape:
-        raise BadData(
-            f"images of shape {list(images.shape[1:])} do not fit the student", where=where, allowed=str(shape)
-        )
+    shape = (teacher["channels"], teacher["height"], teacher["width"])
+    found = torch.from_numpy(fitting(images, shape, where))
     return from_codes(found, teacher["low"], teacher["high"]) if found.dtype == torch.uint8 else found.contiguous()
 
 

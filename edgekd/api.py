@@ -32,6 +32,10 @@ class Settings(TypedDict, total=False):
     student: str
     width: float
     headers: Literal["shared", "plain"]
+    students: int
+    chunks: Literal["contiguous", "balanced"]
+    representation: str
+    added_to: str
     class_order: tuple[tuple[int, ...] | None, ...]
     minutes: float
     steps: int
@@ -117,6 +121,7 @@ def export(
     trust_factory: bool = False,
     keep_headers: Sequence[int] | None = None,
     header_outputs: bool = False,
+    split: bool = False,
 ) -> dict[str, Any]:
     """Write student and generator as ONNX, checked against torch, and the student as INT8 if asked for.
 
@@ -131,6 +136,7 @@ def export(
         trust_factory: run the code that a `module:factory` student of this run names.
         keep_headers: of a student with headers only these, from 0.
         header_outputs: answer the logits of each header too.
+        split: write students side by side as files of their own too, and the head that joins them.
 
     Returns:
         The record of schema `edgekd.export/1`; its `warnings` are for people.
@@ -145,7 +151,7 @@ def export(
     from edgekd.config import load_recipe, load_target  # noqa: PLC0415
 
     device, recipe = load_target(target), load_recipe(calibration)
-    form: dict[str, Any] = {"keep_headers": keep_headers, "header_outputs": header_outputs}
+    form: dict[str, Any] = {"keep_headers": keep_headers, "header_outputs": header_outputs, "apart": split}
     return exporting.export(_opened(run), int8=int8, target=device, recipe=recipe, trust_factory=trust_factory, **form)
 
 

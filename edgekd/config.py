@@ -41,6 +41,8 @@ def validated(kind: type[R], values: dict[str, Any], where: object) -> R:
 
 OF_HEADERS = ("heads", "features", "ensemble")
 """Weights of students with a header for every teacher."""
+OF_CHUNKS = ("regression", "discriminators", "joined")
+"""Weights of students side by side that learn a chunk of the teacher's representation each."""
 
 
 OF_QUESTIONS = ("asked", "bred", "rivals", "rivalry", "certainty", "likeness", "smoothing")
@@ -66,6 +68,15 @@ class Recipe(Record):
         default=0.0, ge=0, description="L1 distance of each header's features to its teacher's (CDFKD-MFS: w_f)"
     )
     ensemble: float = Field(default=0.0, ge=0, description="distance of the headers' mean to the teachers' (w_e)")
+    regression: float = Field(
+        default=0.0, ge=0, description="mean squared error of each student to its chunk, summed (Teacher-Class, FF)"
+    )
+    discriminators: float = Field(
+        default=0.0, ge=0, description="a discriminator with a regression for each student (Teacher-Class, GAN)"
+    )
+    joined: float = Field(
+        default=0.0, ge=0, description="Kullback-Leibler at T of the students' joined logits, for the last layer alone"
+    )
     distance: Literal["l1", "kl"] = Field(
         default="l1", description="of heads and ensemble: L1 of logits (CDFKD-MFS) or Kullback-Leibler at T (CDFKD)"
     )
@@ -166,6 +177,14 @@ class DistillSettings(Record):
     headers: Literal["shared", "plain"] | None = Field(
         default=None, description="of methods with a header for every teacher: what it reads; None: the method's own"
     )
+    students: int | None = Field(
+        default=None, ge=1, le=64, description="side by side, of methods that cut the teacher's representation"
+    )
+    chunks: Literal["contiguous", "balanced"] | None = Field(
+        default=None, description="how it is cut: into runs (None), or into chunks of equal variance"
+    )
+    representation: str | None = Field(default=None, description="tensor to be cut; None: input of the last layer")
+    added_to: str | None = Field(default=None, description="run whose students are kept as they are; one more learns")
     class_order: tuple[tuple[int, ...] | None, ...] | None = Field(
         default=None, description="for each teacher, which of its columns is class 0, 1, …; None: as they are"
     )
@@ -182,7 +201,7 @@ class DistillSettings(Record):
     )
     samples: str | None = Field(
         default=None,
-        description="unlabelled images of one's own, a folder or .npz: asked about first",
+        description="unlabelled images of one's own, a folder or .npz: asked about first, or learned from alone",
     )
     input_shape: tuple[int, int, int] | None = Field(default=None, description="channels, height, width")
     input_range: tuple[float, float] | None = None

@@ -17,20 +17,21 @@ from typing import Any
 import safetensors.torch
 import torch
 
+from edgekd import parts
 from edgekd.config import DistillSettings, Reach
 from edgekd.distributed import Ranks, processes
 from edgekd.errors import BadRun, BadSetting, OutOfQueries, Refused
-from edgekd.journal import Journal, Progress, Watch, say
+from edgekd.journal import Journal, Progress, Watch, say, tell_of_teachers
 from edgekd.machine import chosen_device, keep_freed_memory, working_on
 from edgekd.networks import Standardized, generator_of, student_of
 from edgekd.objectives import find_method
-from edgekd.pace import PRIOR_SHARE, Clock, before_training, due
+from edgekd.pace import OWN_SHARE, PRIOR_SHARE, Clock, before_training, due
 from edgekd.provenance import check_same, cut_metrics, described_again, discard, new_record, own_images
 from edgekd.run_folder import HeldOut, RunFolder, atomic, write_json
 from edgekd.settings import fitted, resolve_settings, suited
 from edgekd.synthesis import questions
 from edgekd.synthesis.grid import write_grid
-from edgekd.teachers import Signal, require
+from edgekd.teachers import require
 from edgekd.teachers.asked import AskedTeacher
 from edgekd.teachers.codes import from_codes
 from edgekd.teachers.ledger import Ledger
@@ -116,7 +117,7 @@ def distill(
         if overwrite and ranks.first and run.path.exists():
             discard(run, opened)
         with _stop_asked(ranks) as stop, _recorded(run, record, training, ledger, watch):
-            _tell_of_teachers(opened, settings, watch)
+            tell_of_teachers(opened, settings, record, watch)
             _count_probes(opened, ledger, resume)
             clock = Clock(training, settings)
             _ask_about_prior(training, clock, run, ledger, watch, stop)
@@ -147,28 +148,20 @@ def _prepared(
     own = own_images(settings, opened[0].teacher.spec, record)
     torch.manual_seed(settings.seed)  # here, so that a run begun again draws what it drew the first time
     student = _checked(student_of(record), opened[0].teacher.spec)
+    if before is None or not run.checkpoint_file.is_file():
+        parts.begin(student, opened[0].teacher, settings)
     device = torch.get_default_device()
     record["host"]["device"] = str(device)
     teachers = [one.teacher.to(device) if isinstance(one.teacher, torch.nn.Module) else one.teacher for one in opened]
-    objective = find_method(settings.method).objective(settings.recipe, lesson_of(teachers, student.header))
+    parts.learn(student, settings)
+    lesson = lesson_of(teachers, student.header, *student.cut)
+    method = find_method(settings.method)
+    objective = method.objective(settings.recipe, lesson)
     for one in opened:
         require(one.teacher, objective.needs, f"method {settings.method}", one.why)
     generator, rivals = generator_of(record), [student_of(record) for _ in range(settings.recipe.rivals)]
-    return Training(teachers, student, generator, objective, settings.recipe, ranks, rivals, own), record
-
-
-def _tell_of_teachers(opened: Sequence[Opened], settings: DistillSettings, watch: Watch) -> None:
-    for line in (line for one in opened for line in one.notes):
-        say(watch, line)
-    signals = [one.teacher.signals for one in opened]
-    if not settings.recipe.statistics or all(Signal.STATISTICS in offered for offered in signals):
-        return
-    if all(offered & {Signal.STATISTICS, Signal.STATISTICS_PRIOR} for offered in signals):
-        say(watch, "batch normalization looks folded away, a scale-free prior stands in for its statistics")
-    elif any(offered & {Signal.STATISTICS, Signal.STATISTICS_PRIOR} for offered in signals):
-        say(watch, "not every teacher holds batch-norm statistics: they are matched where they are, or left out")
-    else:
-        say(watch, "the teacher holds no batch-norm statistics, so that term is left out: expect a weaker student")
+    alone = own is not None and method.samples_alone
+    return Training(teachers, student, generator, objective, settings.recipe, ranks, rivals, own, alone), record
 
 
 def _count_probes(opened: Sequence[Opened], ledger: Ledger, resume: bool) -> None:
@@ -181,17 +174,20 @@ def _count_probes(opened: Sequence[Opened], ledger: Ledger, resume: bool) -> Non
 def _ask_about_prior(
     training: Training, clock: Clock, run: RunFolder, ledger: Ledger, watch: Watch, stop: Stop
 ) -> None:
-    """Ask the teachers about the procedural images.
+    """Ask the teachers about the procedural images, or about the user's own that take their place.
 
-    The time it takes counts, and is a tenth of the whole at most; half of the queries at most, if those are limited.
+    The time it takes counts, and is a tenth of the whole at most, of own images half; half of the queries at most, if
+    those are limited.
     """
     told = training.ranks.told
     most = before_training(training, ledger.limit)
-    missing = min(training.prior.capacity - len(training.prior), most - training.asked)
+    missing = min(training.missing, most - training.asked)
+    what, share = ("real samples", OWN_SHARE) if training.alone else ("procedural images", PRIOR_SHARE)
     if missing > 0:
-        say(watch, f"asking the teacher about {missing:,.0f} procedural images, or as many as there is time for")
+        say(watch, f"asking the teacher about {missing:,.0f} {what}, or as many as there is time for")
+    begun = training.bank if training.alone else training.prior
     # What the training counts decides, not the ledger, which knows more than that where a killed run begins again.
-    while ((left := most - training.asked) > 0 and told(clock.fraction() < PRIOR_SHARE)) or not len(training.prior):
+    while ((left := most - training.asked) > 0 and told(clock.fraction() < share)) or not len(begun):
         if not training.ask_about_prior(left):
             break
         training.seconds = clock.seconds()
@@ -344,7 +340,9 @@ def _save(training: Training, run: RunFolder) -> None:
     training.save(run.checkpoint_file)
     if not training.ranks.first:
         return
-    for network, path in ((training.student, run.student_weights), (training.generator, run.generator_weights)):
+    written = [(training.student, run.student_weights)]
+    generator = [] if training.alone else [(training.generator, run.generator_weights)]
+    for network, path in (*written, *generator):
         weights = {name: value.contiguous() for name, value in network.state_dict().items()}
         with atomic(path) as file:
             file.write(safetensors.torch.save(weights))
@@ -360,6 +358,10 @@ def _finish(training: Training, run: RunFolder) -> None:
         procedural = training.prior.codes_at(chosen.to(training.device)).cpu()
         if first:
             run.write_procedural(procedural.numpy())
+    elif training.alone:
+        some, _ = training.bank.newest(HELD_OUT)
+        if first:
+            run.write_procedural(some.cpu().numpy())
     if not len(training.held_out):
         return
     codes, stored = training.held_out.in_order()

@@ -8,19 +8,25 @@ from __future__ import annotations
 import json
 import math
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
+from typing import Any
 
 import torch
 from torch import Tensor
 
+from edgekd import parts
+from edgekd.config import DistillSettings
 from edgekd.errors import EdgekdError
-from edgekd.run_folder import RunFolder
+from edgekd.networks import parts_of
+from edgekd.run_folder import RunFolder, learned_alone
 from edgekd.synthesis import questions
 from edgekd.synthesis.grid import write_grid
 from edgekd.synthesis.health import Health
+from edgekd.teachers import Signal
 from edgekd.teachers.codes import from_codes
 from edgekd.teachers.ledger import Ledger
+from edgekd.teachers.open import Opened
 from edgekd.training import NEWEST, Training
 
 LOG_SECONDS, GRIDS = 1.0, 10
@@ -54,6 +60,26 @@ Watch = Callable[[Progress], None]
 def say(watch: Watch, message: str) -> None:
     """Tell a watcher a sentence."""
     watch(Progress(0, 0.0, 0.0, 0.0, 0.0, {}, message))
+
+
+def tell_of_teachers(opened: Sequence[Opened], settings: DistillSettings, record: dict[str, Any], watch: Watch) -> None:
+    """Tell what each teacher is, what its students learn of it, and from what."""
+    for line in (line for one in opened for line in one.notes):
+        say(watch, line)
+    if record["student"].get("parts"):
+        say(watch, parts.told(parts_of(record["student"]["parts"])))
+    if learned_alone(record):
+        say(watch, f"{record['samples']['count']:,} real samples instead of generated images; labels are not read")
+        return
+    signals = [one.teacher.signals for one in opened]
+    if not settings.recipe.statistics or all(Signal.STATISTICS in offered for offered in signals):
+        return
+    if all(offered & {Signal.STATISTICS, Signal.STATISTICS_PRIOR} for offered in signals):
+        say(watch, "batch normalization looks folded away, a scale-free prior stands in for its statistics")
+    elif any(offered & {Signal.STATISTICS, Signal.STATISTICS_PRIOR} for offered in signals):
+        say(watch, "not every teacher holds batch-norm statistics: they are matched where they are, or left out")
+    else:
+        say(watch, "the teacher holds no batch-norm statistics, so that term is left out: expect a weaker student")
 
 
 class Journal:

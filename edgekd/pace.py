@@ -12,6 +12,8 @@ from edgekd.training import Training
 PRIOR_SHARE = 0.1
 PRIOR_QUERIES = 0.5
 """What procedural images may take at most before training, of the time and of the queries."""
+OWN_SHARE = 0.5
+"""What images of one's own that are learned from alone may take of the time; those not reached are left out."""
 SPENT, HURRY = 0.7, 4
 """The share of a run by which its queries are to be used up, and how many times the usual number a round may ask."""
 

@@ -23,10 +23,12 @@ from torch import Tensor
 
 from edgekd import __version__
 from edgekd.config import DistillSettings
-from edgekd.errors import BadRun, BadSetting
+from edgekd.errors import BadData, BadRun, BadSetting
 from edgekd.networks import choose_student, generator_of, parameters, student_of
 from edgekd.networks.headers import Headers
+from edgekd.networks.joined import Parts
 from edgekd.objectives import find_method
+from edgekd.parts import new_parts
 from edgekd.proxies import read_proxies
 from edgekd.run_folder import RunFolder, atomic
 from edgekd.run_record import SCHEMA
@@ -35,6 +37,9 @@ from edgekd.teachers.spec import Interface
 
 UNBOUND = ("max_queries", "device", "fixed")
 """Settings that a resumed run may change: they say when to stop or where to work, not what comes out."""
+
+LEAST = 64
+"""Images of one's own that are learned from alone: fewer teach nothing, and one in 32 of them is set aside."""
 
 
 def new_record(opened: Sequence[Opened], settings: DistillSettings) -> dict[str, Any]:
@@ -46,7 +51,8 @@ def new_record(opened: Sequence[Opened], settings: DistillSettings) -> dict[str,
     shape = (first.channels, first.height, first.width)
     count = opened[0].facts["parameters"]
     headers = _headers(settings, len(opened))
-    name, width = choose_student(settings.student, settings.width, shape, first.classes, count, first.grid, headers)
+    parts = new_parts(opened, settings)
+    name, width = _student(settings, shape, count, opened[0], headers, parts)
     record: dict[str, Any] = {
         "schema": SCHEMA,
         "started": datetime.now(UTC).isoformat(timespec="microseconds"),
@@ -69,9 +75,26 @@ def new_record(opened: Sequence[Opened], settings: DistillSettings) -> dict[str,
         "host": {"system": platform.platform(), "cores": os.cpu_count(), "threads": torch.get_num_threads()},
         "progress": {"step": 0, "seconds": 0.0, "images": 0, "collapses": 0},
     }
+    record["student"]["parts"] = json.loads(json.dumps(asdict(parts))) if parts else None
     record["student"]["parameters"] = parameters(student_of(record))
     record["generator"]["parameters"] = parameters(generator_of(record))
     return record
+
+
+def _student(
+    settings: DistillSettings,
+    shape: tuple[int, int, int],
+    count: int | None,
+    first: Opened,
+    headers: Headers | None,
+    parts: Parts | None,
+) -> tuple[str, float]:
+    """Name and width; one that is added to others is like them."""
+    if settings.added_to is not None:
+        like = RunFolder(Path(settings.added_to)).record()["student"]
+        return like["name"], like["width"]
+    spec = first.teacher.spec
+    return choose_student(settings.student, settings.width, shape, spec.classes, count, spec.grid, headers, parts)
 
 
 def own_images(settings: DistillSettings, first: Interface, record: dict[str, Any]) -> Tensor | None:
@@ -84,12 +107,20 @@ def own_images(settings: DistillSettings, first: Interface, record: dict[str, An
     """
     if settings.samples is None:
         return None
-    if not settings.recipe.prior:
+    alone = find_method(settings.method).samples_alone
+    if not (settings.recipe.prior or alone):
         hint = "--set prior=24000 --set prior_share=0.3 makes one"
         raise BadSetting("the recipe has no place for images of one's own", where="--samples", hint=hint)
     shape = (first.channels, first.height, first.width)
-    codes = read_proxies(Path(settings.samples), shape, first.low, first.high)[: settings.recipe.prior]
-    told = {"count": len(codes), "sha256": hashlib.sha256(codes.tobytes()).hexdigest()}
+    codes = read_proxies(Path(settings.samples), shape, first.low, first.high)
+    codes = codes if alone else codes[: settings.recipe.prior]
+    if alone and (settings.recipe.share_batch or settings.recipe.fresh):
+        said = "share_batch=false, fresh=false"
+        raise BadSetting("without a generator no batch is generated", where="recipe", allowed=said)
+    if alone and len(codes) < LEAST:
+        raise BadData(f"it holds {len(codes)} images", where=settings.samples, allowed=f"{LEAST} and more")
+    told: dict[str, Any] = {"count": len(codes), "sha256": hashlib.sha256(codes.tobytes()).hexdigest()}
+    told |= {"alone": True} if alone else {}
     if record.setdefault("samples", told) != told:
         raise BadRun("other images than it began with", where=settings.samples, hint="start another run")
     return torch.from_numpy(codes)

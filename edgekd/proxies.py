@@ -39,7 +39,7 @@ def read_proxies(path: Path, size: Size, low: float, high: float) -> Codes:
 def _of_file(path: Path, size: Size, low: float, high: float) -> Codes:
     if path.suffix != ".npz":
         raise BadData("no folder, and no .npz", where=path, allowed=_ALLOWED)
-    images, _ = read_samples(path)
+    images, _ = read_samples(path, labelled=False)
     channels, height, width = size
     if images.shape[1:] == (height, width, channels) != size:
         images = images.transpose(0, 3, 1, 2)

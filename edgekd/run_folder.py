@@ -4,10 +4,12 @@
     metrics.jsonl          one line of losses per logging interval
     checkpoint.pt          last state, to resume from
     student.safetensors    weights            student.onnx   student.int8.onnx   student.fp16.onnx
-    generator.safetensors  weights            generator.onnx
+    generator.safetensors  weights            generator.onnx; neither where real samples took its place
+    parts/                 student_0.onnx, … and head.onnx: students side by side, each a file of its own
     ledger.sqlite          what a query-only teacher was asked and what it answered; grows across resumptions
     samples/               held_out.npz (uint8 images, teacher logits, their meaning), grids of generated images as PNG,
-                           procedural.npz (uint8 images that the student learned from beside generated ones)
+                           procedural.npz (uint8 images that the student learned from beside generated ones, or
+                           instead of them, if they are real samples)
     aggregation.json       how a student's headers are joined, if not by their mean
     export.json  bench.json  evaluation.json  fidelity.json
     profile.svg            where the time of an inference goes
@@ -175,6 +177,7 @@ class RunFolder:
         self.student_onnx = self.path / "student.onnx"
         self.student_int8_onnx = self.path / "student.int8.onnx"
         self.student_fp16_onnx = self.path / "student.fp16.onnx"
+        self.parts = self.path / "parts"
         self.generator_onnx = self.path / "generator.onnx"
         self.samples = self.path / "samples"
         self.held_out_file = self.samples / "held_out.npz"
@@ -389,3 +392,8 @@ def task_of(record: Mapping[str, Any]) -> Task:
     """How the answers of a run's models are read; runs of edgekd before it knew other tasks do not say it."""
     task: Task = record["teacher"].get("task", "classes")
     return task
+
+
+def learned_alone(record: Mapping[str, Any]) -> bool:
+    """Whether a run's student learned from the user's own images alone, so that nothing was generated."""
+    return bool((record.get("samples") or {}).get("alone"))

@@ -53,10 +53,26 @@ class _Headers(_Facts):
     count: Annotated[int, Field(ge=1, le=64)]
 
 
+class _Parts(_Facts):
+    chunks: Annotated[list[Annotated[list[Annotated[int, Field(ge=0)]], Field(min_length=1)]], Field(min_length=1)]
+    added: list[Annotated[int, Field(ge=0)]] = []
+    rectified: bool = False
+    grid: _Sides | None = None
+    kernel: _Sides = [1, 1]
+
+    @model_validator(mode="after")
+    def _cut_once(self) -> _Parts:
+        numbers = sorted(number for chunk in self.chunks for number in chunk)
+        if numbers != list(range(len(numbers))) or any(place >= len(self.chunks) for place in self.added):
+            raise ValueError("the chunks do not make up the representation")
+        return self
+
+
 class _Student(_Facts):
     name: str
     width: float
     headers: _Headers | None = None  # one for every teacher
+    parts: _Parts | None = None  # of students side by side
 
 
 class _Generator(_Facts):

@@ -32,11 +32,25 @@ def read_labelled(path: Path, task: Task = "classes") -> tuple[Images, Labels]:
     return images, _checked_labels(arrays["labels"], len(images), task, path)
 
 
-def read_samples(path: Path, task: Task = "classes") -> tuple[Images, Labels | None]:
-    """As `read_labelled`, but that labels may be missing."""
-    arrays = read_arrays(Path(path), ("images",), f"{_IMAGES} and, if there are any, {_LABELS}", ("labels",))
+def read_samples(path: Path, task: Task = "classes", *, labelled: bool = True) -> tuple[Images, Labels | None]:
+    """As `read_labelled`, but that labels may be missing; they are not looked at unless `labelled`."""
+    optional = ("labels",) if labelled else ()
+    arrays = read_arrays(Path(path), ("images",), f"{_IMAGES} and, if there are any, {_LABELS}", optional)
     images, labels = _checked_images(arrays["images"], path), arrays.get("labels")
     return images, None if labels is None else _checked_labels(labels, len(images), task, path)
+
+
+def fitting(images: Images, shape: tuple[int, int, int], where: Path) -> Images:
+    """Images `[N, C, H, W]` of a shape; channels may come last.
+
+    Raises:
+        BadData: of another size.
+    """
+    found = images if images.shape[1:] == shape else images.transpose(0, 3, 1, 2)
+    if found.shape[1:] != shape:
+        what = f"images of shape {list(images.shape[1:])} do not fit the student"
+        raise BadData(what, where=where, allowed=str(list(shape)))
+    return found
 
 
 def require_kind(images: NDArray[Any], path: Path) -> None:

@@ -44,6 +44,8 @@ def resolve_settings(
         raise BadRun(f"its student is code of one's own, {stored['student']}", where=run and run.path, hint=hint)
     written = read_toml(config_file) if config_file else {}
     merged = {**stored, **written, **given}
+    if merged.get("added_to") is not None and "method" not in merged:
+        merged["method"] = RunFolder(Path(merged["added_to"])).record()["settings"]["method"]
     method = find_method(DEFAULT if merged.setdefault("method", AUTO) == AUTO else str(merged["method"]))
     parts = [source.get("recipe", {}) for source in (stored, written, given)]
     if not all(isinstance(part, Mapping) for part in parts):
@@ -51,6 +53,10 @@ def resolve_settings(
     told = {key for part in parts[1:] for key in part}
     merged["fixed"] = tuple(sorted({*stored.get("fixed", ()), *told}))
     base = {} if stored else method.recipe.model_dump()
+    if merged.get("added_to") is not None and not stored:
+        merged |= _of_run(merged)
+    if merged.get("students") is None:
+        merged["students"] = method.students
     merged["recipe"] = {**base, **{key: value for part in parts for key, value in part.items()}}
     if "steps" in given and "minutes" not in given:
         merged["minutes"] = None
@@ -59,6 +65,20 @@ def resolve_settings(
     if merged.get("minutes") is None and merged.get("steps") is None:
         merged["minutes"] = DEFAULT_MINUTES
     return validated(DistillSettings, merged, config_file or "settings")
+
+
+def _of_run(merged: Mapping[str, Any]) -> dict[str, Any]:
+    """What a run to which a student is added has settled for all of them.
+
+    Raises:
+        BadSetting: the user settles it again.
+    """
+    settled = ("students", "chunks", "representation", "student", "width")
+    if said := [name for name in settled if merged.get(name) is not None]:
+        what = "that is as the other students have it"
+        raise BadSetting(what, where=", ".join(f"--{name}" for name in said), allowed="without, with --add-student")
+    before = RunFolder(Path(merged["added_to"])).record()["settings"]
+    return {name: before[name] for name in settled if name in before}
 
 
 def suited(settings: DistillSettings, offered: Sequence[frozenset[Signal]]) -> DistillSettings:

@@ -60,6 +60,7 @@ class Training:
         ranks: the processes that train together; batches below are always the whole ones.
         rivals: more students, which learn what the first one learns and are thrown away.
         proxies: uint8 codes `[N, C, H, W]` of images of the user's own, asked about before procedural ones.
+        alone: those images fill the bank instead, and nothing else is asked about or generated.
 
     Raises:
         BadSetting: a batch cannot be shared out evenly.
@@ -75,6 +76,7 @@ class Training:
         ranks: Ranks = ALONE,
         rivals: Sequence[Standardized] = (),
         proxies: Tensor | None = None,
+        alone: bool = False,
     ) -> None:
         ranks.check_even(**_batches(recipe))
         self.ranks, spec = ranks, teachers[0].spec
@@ -86,12 +88,16 @@ class Training:
             synchronize(network, ranks)
         betas = (recipe.generator_beta, 0.999)
         self.generator_optimizer = torch.optim.Adam(generator.parameters(), recipe.generator_rate, betas=betas)
-        self.learning = [*student.parameters(), *self.rivals.parameters(), *objective.parameters()]
+        everything = [*student.parameters(), *self.rivals.parameters(), *objective.parameters()]
+        self.learning = [parameter for parameter in everything if parameter.requires_grad]
         self.student_optimizer = student_optimizer(self.learning, recipe)
         shape = (spec.channels, spec.height, spec.width)
         self.low, self.high = spec.low, spec.high
         most = max(recipe.student_batch, BANK_BYTES // (math.prod(shape) + 4 * math.prod(objective.kept)))
-        sizes = min(recipe.bank, most), min(recipe.prior, most), min(HELD_OUT, most)
+        self.alone, wanted = alone, (recipe.bank, recipe.prior)
+        if alone and proxies is not None:
+            wanted = len(proxies), 0
+        sizes = min(wanted[0], most), min(wanted[1], most), min(HELD_OUT, most)
         kept = shape, objective.kept, spec.low, spec.high
         self.bank, self.prior = (Bank(size, *kept, ranks) for size in sizes[:2])
         self.held_out = Bank(sizes[2], *kept)  # few: every process has all of them
@@ -103,20 +109,26 @@ class Training:
         self.device = next(student.parameters()).device
         self.autocast = torch.autocast(self.device.type, torch.bfloat16, enabled=bfloat16_is_fast(self.device))
 
+    @property
+    def missing(self) -> int:
+        """Images that the teachers are still to be asked about before training."""
+        if self.alone:
+            return min(self.supply.own, self.bank.capacity) - self.supply.used
+        return self.prior.capacity - len(self.prior)
+
     def ask_about_prior(self, most: float = math.inf) -> bool:
-        """Ask the teachers about the next procedural images; False when there are enough.
+        """Ask the teachers about the next procedural images, or own ones; False when there are enough.
 
         Args:
             most: images to ask about, at most, where each is chosen; others ask for `PART` of them.
         """
-        missing = self.prior.capacity - len(self.prior)
-        if not missing:
+        missing = self.missing
+        if missing <= 0:
             return False
-        count = min(PART, missing)
-        images = self.supply.first(count)
+        images = self.supply.first(min(PART, missing))
         if self.recipe.asked:
-            images = self._affordable(images[: int(min(count, most))])
-        kept = self._keep_asked(images, self.prior.add)
+            images = self._affordable(images[: int(min(len(images), most))])
+        kept = self._keep_asked(images, self.keep if self.alone else self.prior.add)
         self.supply.note(kept)
         return kept > 0
 
@@ -131,7 +143,7 @@ class Training:
     def begin_round(self, fraction: float) -> None:
         """What depends on the fraction of the run that is done, and what does not outlive a round."""
         recipe = self.recipe
-        self.warming_up = fraction < recipe.warm_up
+        self.warming_up = not self.alone and fraction < recipe.warm_up
         learned = max(0.0, fraction - recipe.warm_up) / (1 - recipe.warm_up)
         _set_rate(self.generator_optimizer, recipe.generator_rate, fraction if recipe.anneal == "both" else 0.0)
         _set_rate(self.student_optimizer, recipe.student_rate, 0.0 if recipe.anneal == "none" else learned)
@@ -149,8 +161,10 @@ class Training:
 
         Returns:
             The images and targets kept last, and the loss terms of the last update. Where the teachers are asked
-            later, nothing is kept, and the targets are of the students' answers.
+            later, nothing is kept, and the targets are of the students' answers; without a generator there are none.
         """
+        if self.alone:
+            return torch.empty(0), torch.empty(0), {}
         chosen, least = None, torch.tensor(math.inf)
         for _ in range(self.recipe.generator_steps):
             images, targets, terms = self.generator_step()
@@ -265,7 +279,7 @@ class Training:
         terms: Terms = {}
         for number, student in enumerate((self.student, *self.rivals)):
             with self.autocast:
-                own = student.answer(shown)
+                own = student.answer(shown, apart=True)
             found = self.objective.student_terms(self.ranks.gather(own.float(), len(images)), targets)
             terms |= {f"{name}_{number}" if number else name: term for name, term in found.items()}
         self.student_optimizer.zero_grad()
@@ -280,7 +294,7 @@ class Training:
 
         A generator that collapsed begins anew, as often as the recipe allows: what it made stays in the bank.
         """
-        if self.held_out.written - self.examined < NEWEST:
+        if self.alone or self.held_out.written - self.examined < NEWEST:
             return None
         self.examined = self.held_out.written
         codes, targets = self.held_out.newest(NEWEST)
@@ -299,7 +313,7 @@ class Training:
         """Set one image in 32 aside for good, put the others into the bank; returns the others."""
         aside = _aside(len(images))
         self.held_out.add(images[:aside], targets[:aside])
-        if self.recipe.bank:
+        if self.bank.capacity:
             self.bank.add(images[aside:], targets[aside:])
         return images[aside:], targets[aside:]
 
@@ -311,7 +325,7 @@ class Training:
         if self.recipe.fresh:
             return self._generated()
         count = self.recipe.student_batch
-        from_prior = round(count * self.recipe.prior_share)
+        from_prior = round(count * self.recipe.prior_share) if self.prior.capacity else 0
         if not len(self.bank):  # nothing that was generated has been asked about yet
             return self.prior.draw(count)
         images, targets = self.bank.draw(count - from_prior)

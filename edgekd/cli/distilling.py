@@ -32,7 +32,7 @@ def distill(
         str | None,
         typer.Option(
             help="auto (if not told): edgekd, or student-guided where a teacher only answers. Others: dafl, "
-            "nayer-style; of several teachers cdfkd-mfs, cdfkd."
+            "nayer-style; of several teachers cdfkd-mfs, cdfkd; with several students teacher-class, teacher-class-gan."
         ),
     ] = None,
     student: Annotated[str | None, typer.Option(help="A name, module:factory, or auto.")] = None,
@@ -45,6 +45,24 @@ def distill(
         Path | None,
         typer.Option(metavar="FILE", help="JSON: for each teacher null or its column of class 0, 1, … as [2, 0, 1]."),
     ] = None,
+    students: Annotated[int | None, typer.Option(help="How many side by side (--method teacher-class).")] = None,
+    chunks: Annotated[
+        Literal["contiguous", "balanced"] | None,
+        typer.Option(help="How the teacher's representation is shared out to them: in runs, or by variance."),
+    ] = None,
+    representation: Annotated[
+        str | None, typer.Option(metavar="TENSOR", help="What they learn; the input of the last layer if not told.")
+    ] = None,
+    add_student: Annotated[
+        Path | None, typer.Option(metavar="RUN", help="Keep the students of a finished run as they are, add one.")
+    ] = None,
+    head_only: Annotated[
+        bool,
+        typer.Option(
+            "--head-only",
+            help="Of a RUN of several students, no teacher: learn another last layer, from labelled --samples.",
+        ),
+    ] = False,
     minutes: Annotated[float | None, typer.Option(help="How long to train.")] = None,
     steps: Annotated[int | None, typer.Option(help="Instead of minutes: a number of rounds, reproducible.")] = None,
     clock: Annotated[
@@ -70,7 +88,7 @@ def distill(
     ] = None,
     samples: Annotated[
         Path | None,
-        typer.Option(help="Unlabelled images like the teacher's, a folder or an .npz: asked about first. Not needed."),
+        typer.Option(help="Unlabelled images, a folder or an .npz: asked about first, or by several students alone."),
     ] = None,
     input_shape: Shape = None,
     input_range: Bounds = None,
@@ -118,9 +136,14 @@ def distill(
     told |= {"input_shape": flags.shape(input_shape), "input_range": flags.bounds(input_range), "layout": layout}
     told |= {"mean": flags.numbers(mean, "--mean"), "std": flags.numbers(std, "--std")}
     told |= {"access": access, "gradient": gradient, "directions": directions, "coarse": coarse}
-    told |= {"samples": str(samples) if samples else None}
     told |= {"max_queries": max_queries, "task": task, "device": device, "headers": headers}
+    told |= {"students": students, "chunks": chunks, "representation": representation}
+    told |= {"added_to": _whole_path(add_student), "samples": str(samples) if samples else None}
     told |= {"class_order": classes.read_order(class_order) if class_order else None}
+    if head_only:
+        said = [name for name, value in told.items() if value and name not in ("samples", "seed")]
+        _transferred(teachers, samples, out, seed or 0, overwrite, said + ["config"] * bool(config), json)
+        return
     settings_file = shipped.find("presets", config) if config else None
     wait: dict[str, Any] = {"timeout": timeout, "patience": patience, "batch": batch, "token_env": token_env}
     wait |= {"headers": flags.pairs(header, "--header", "X-Api-Key=API_KEY"), "trust_callable": trust_callable}
@@ -153,6 +176,38 @@ def distill(
     done = f"{run.path}: {record['student']['name']} with {record['student']['parameters']:,} parameters"
     trust = " --trust-factory" if is_factory(record["student"]["name"]) else ""
     terminal.show(record, f"{done}; next: edgekd export {quote(str(run.path))} --int8{trust}", as_json=json)
+
+
+def _transferred(
+    runs: list[str], samples: Path | None, out: Path | None, seed: int, overwrite: bool, said: list[str], json: bool
+) -> None:
+    """`edgekd distill RUN --head-only`."""
+    from edgekd.config import load_target
+    from edgekd.extras import require_distill
+
+    where = "--head-only"
+    if len(runs) > 1:
+        raise BadSetting(f"{len(runs)} of them", where=where, allowed="one RUN")
+    if said:
+        raise BadSetting(f"{', '.join(said)} say how students learn, and none does", where=where, allowed="without")
+    if samples is None:
+        raise BadSetting("missing", where="--samples", allowed="an .npz with images and labels")
+    require_distill("learning a last layer")
+    from edgekd import transfer as transferring
+
+    goal = out or Path(f"{samples.stem}.onnx")
+    record = transferring.transfer(
+        opened(Path(runs[0])), samples, goal, target=load_target("cpu"), seed=seed, overwrite=overwrite
+    )
+    held, classes = record["held_out"], record["samples"]["classes"]
+    learned = f"{goal}: {classes} classes, accuracy {held['accuracy']:.1%} on {held['images']} samples held out"
+    again = f"edgekd export {quote(str(goal))} --int8 --samples {quote(str(samples))}"
+    terminal.show(record, f"{learned}; next: {again}", as_json=json)
+
+
+def _whole_path(path: Path | None) -> str | None:
+    """A path as a record keeps it: it must lead to the same place when the run is resumed from elsewhere."""
+    return None if path is None else str(path.resolve())
 
 
 @contextmanager

@@ -14,6 +14,7 @@ from edgekd.objectives.cdfkd_mfs import Cdfkd
 from edgekd.objectives.dafl import Dafl
 from edgekd.objectives.nayer import Nayer
 from edgekd.objectives.student_guided import StudentGuided
+from edgekd.objectives.teacher_class import TeacherClass
 from edgekd.teachers import Answer, Signal
 from edgekd.teachers.lesson import Lesson
 
@@ -22,7 +23,8 @@ class Objective(Protocol):
     """The losses of one method, and what the student imitates.
 
     Every term is a weighted scalar under the name it is logged by. Of the student's own answer the objective gets what
-    `Standardized.answer` returns: logits, or of a student with headers all of theirs.
+    `Standardized.answer` returns: logits, of a student with headers all of theirs, of students side by side the
+    representation and the logits.
 
     Attributes:
         needs: signals without which the recipe makes no sense.
@@ -63,13 +65,25 @@ class Method:
     Attributes:
         objective, recipe: those.
         headers: what the student's headers read, one for every teacher, if not told; None: it has none.
+        students: how many there are side by side, if not told; None: there is one.
+        samples_alone: whether images of one's own take the generator's place; else they are asked about beside it.
     """
 
     objective: Callable[[Recipe, Lesson], Objective]
     recipe: Recipe
     headers: Literal["shared", "plain"] | None = None
+    students: int | None = None
+    samples_alone: bool = False
 
 
+_CLASS: dict[str, Any] = {
+    **{"joined": 1.0, "temperature": 4.0, "one_hot": 1.0, "activation": 0.0, "entropy": 5.0, "statistics": 1.0},
+    **{"adversary": 1.0, "generator_batch": 128, "student_batch": 256, "generator_steps": 1, "student_steps": 5},
+    **{"share_batch": False, "bank": 40_000, "prior": 24_000, "prior_share": 0.3, "latent": 100},
+    **{"generator_width": 16, "output": "soft", "generator_rate": 4e-3, "generator_beta": 0.5},
+    **{"student_optimizer": "adam", "anneal": "both", "revivals": 3, "fit": True},
+}
+_SIDE_BY_SIDE: dict[str, Any] = {"students": 4, "samples_alone": True}
 METHODS: dict[str, Method] = {
     "edgekd": Method(
         Dafl,
@@ -147,6 +161,9 @@ METHODS: dict[str, Method] = {
         ),
         headers="plain",
     ),
+    # Both losses of the paper on generated samples, in the loop of the default method; Adam as in the notebooks.
+    "teacher-class": Method(TeacherClass, Recipe(**_CLASS, regression=1.0, student_rate=2e-3), **_SIDE_BY_SIDE),
+    "teacher-class-gan": Method(TeacherClass, Recipe(**_CLASS, discriminators=1.0, student_rate=2e-4), **_SIDE_BY_SIDE),
 }
 
 

@@ -14,7 +14,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from edgekd.config import OF_QUESTIONS, Recipe
+from edgekd.config import OF_CHUNKS, OF_QUESTIONS, Recipe
 from edgekd.errors import BadModel, BadSetting
 from edgekd.synthesis import losses, questions
 from edgekd.synthesis.sought import WEIGHTS, sought
@@ -153,7 +153,7 @@ def _check(recipe: Recipe, lesson: Lesson) -> None:
     if len(lesson.teachers) < 2:
         hint = "for a single teacher say --method edgekd"
         raise BadSetting("one teacher alone", where="a header for every teacher", allowed="two and more", hint=hint)
-    recipe.refuse("momentum", *OF_QUESTIONS)
+    recipe.refuse("momentum", *OF_CHUNKS, *OF_QUESTIONS)
     if not (recipe.heads or recipe.ensemble):
         raise BadSetting("the student learns no logits", where="recipe: heads, ensemble", allowed="one of them above 0")
     if not any(getattr(recipe, name) for name in (*WEIGHTS, "statistics", "adversary")):

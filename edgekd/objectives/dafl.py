@@ -11,10 +11,10 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from edgekd.config import OF_HEADERS, OF_QUESTIONS, Recipe
+from edgekd.config import OF_CHUNKS, OF_HEADERS, OF_QUESTIONS, Recipe
 from edgekd.errors import BadSetting
 from edgekd.synthesis import losses, questions
-from edgekd.synthesis.sought import sought
+from edgekd.synthesis.sought import remembered, sought
 from edgekd.teachers import Answer, Signal
 from edgekd.teachers.lesson import Lesson, mean_logits
 
@@ -35,7 +35,7 @@ class Dafl:
         others = (recipe.one_hot, recipe.activation, recipe.entropy, recipe.adversary)
         if not any((*others, recipe.statistics)):
             raise BadSetting("every weight of the generator's loss is zero", where=f"recipe: {', '.join(_WEIGHTS)}")
-        recipe.refuse("momentum", *OF_HEADERS, *OF_QUESTIONS)
+        recipe.refuse("momentum", *OF_HEADERS, *OF_CHUNKS, *OF_QUESTIONS)
         needs = {Signal.FEATURES: recipe.activation > 0, Signal.STATISTICS: not any(others)}
         self.needs = frozenset({Signal.GRADIENT} | {signal for signal, needed in needs.items() if needed})
         self.watches_student = recipe.adversary > 0
@@ -57,7 +57,7 @@ class Dafl:
             labels: `[N]`, the classes that were wanted, or None where the teacher's own choice stands in for them.
         """
         weighted: dict[str, tuple[float, Callable[[Answer], Tensor]]] = {
-            "statistics": (self.recipe.statistics, _statistics)
+            "statistics": (self.recipe.statistics, remembered)
         }
         if student is not None:
             own = self._rows(student)
@@ -94,8 +94,3 @@ class Dafl:
 
 
 _WEIGHTS = ("one_hot", "activation", "entropy", "statistics", "adversary")
-
-
-def _statistics(answer: Answer) -> Tensor:
-    """Against the running statistics where a teacher has them, else against what folding them away has left."""
-    return losses.statistics(answer.statistics) if answer.statistics else losses.statistics_prior(answer.folded)

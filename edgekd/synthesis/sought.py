@@ -36,6 +36,11 @@ def sought(answers: Sequence[Answer], recipe: Recipe, task: Task, labels: Tensor
     }
 
 
+def remembered(answer: Answer) -> Tensor:
+    """Against the running statistics where a teacher has them, else against what folding them away has left."""
+    return losses.statistics(answer.statistics) if answer.statistics else losses.statistics_prior(answer.folded)
+
+
 def _features(answer: Answer) -> Tensor:
     assert answer.features is not None, "needs was checked before training"
     return answer.features

@@ -27,16 +27,18 @@ class Supply:
         own: uint8 codes `[N, C, H, W]` of the user's own images, or None.
 
     Attributes:
+        own: how many images of the user's own there are.
         used: how many of the user's own were asked about.
     """
 
     def __init__(self, bank: Bank, scores: Callable[[Tensor], Tensor], own: Tensor | None) -> None:
         self.bank, self._scores, self.used = bank, scores, 0
         self._own = torch.empty(0, *bank.codes.shape[1:], dtype=torch.uint8) if own is None else own
+        self.own = len(self._own)
 
     def first(self, count: int) -> Tensor:
         """The next `count` images `[N, C, H, W]`, or as many as the user has left; a quarter is drawn."""
-        if self.used < len(self._own):
+        if self.used < self.own:
             part = self._own[self.used : self.used + count].to(self.bank.codes.device)
             return _ready(from_codes(part, self.bank.low, self.bank.high))
         if len(self.bank) * DRAWN >= self.bank.capacity:
@@ -46,7 +48,7 @@ class Supply:
 
     def note(self, count: int) -> None:
         """So many of what `first` gave were asked about."""
-        self.used = min(len(self._own), self.used + count)
+        self.used = min(self.own, self.used + count)
 
     def bred(self, count: int) -> Tensor:
         """`count` children of those asked about."""

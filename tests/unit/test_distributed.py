@@ -172,7 +172,7 @@ def test_two_processes_are_as_one_and_take_up_what_one_has_left(teacher_file, tm
     assert out.count("next: edgekd export runs/teacher-") == 1
     assert err.count("access gradient: exact gradients") == 1
     states = {}
-    for name in distil_several.CHOSEN:
+    for name in (*distil_several.CHOSEN, distil_several.SAMPLED):
         two, one = RunFolder(tmp_path / name), RunFolder(tmp_path / "alone" / name)
         record, expected = two.record(), one.record()
         states[name] = record["state"]
@@ -181,7 +181,8 @@ def test_two_processes_are_as_one_and_take_up_what_one_has_left(teacher_file, tm
         if record["progress"]["step"]:
             assert losses(two) == pytest.approx(losses(one), rel=1e-3, abs=1e-5), name
             same_state(two, one)
-    ended = dict.fromkeys(("edgekd", "dafl", "nayer-style", "cdfkd-mfs", "cdfkd"), "finished")
+    alike = ("edgekd", "dafl", "nayer-style", "cdfkd-mfs", "cdfkd", "teacher-class", "teacher-class-gan", "sampled")
+    ended = dict.fromkeys(alike, "finished")
     assert states == ended | {"limited": "interrupted", "spent": "interrupted"}
     resumed = RunFolder(tmp_path / "resumed")
     assert losses(resumed, 3) == pytest.approx(losses(RunFolder(tmp_path / "edgekd"), 3), rel=1e-3, abs=1e-5)
@@ -198,6 +199,8 @@ def same_state(two: RunFolder, one: RunFolder) -> None:
     assert two.procedural((1, 12, 12)).shape == one.procedural((1, 12, 12)).shape
     ours, theirs = (torch.load(run.checkpoint_file, weights_only=True) for run in (two, one))
     assert torch.equal(ours["random"]["cpu"], theirs["random"]["cpu"])
+    for name, value in ours["parts"]["objective"].items():
+        torch.testing.assert_close(value, theirs["parts"]["objective"][name], rtol=1e-3, atol=2e-3)
     for bank in ("bank", "prior", "held_out"):
         kept, expected = ours["parts"][bank], theirs["parts"][bank]
         assert kept["written"] == expected["written"]
