@@ -76,6 +76,14 @@ class Process(_Facts):
     peak_bytes: _Count | None
 
 
+class Apart(_Facts):
+    """Students in files of their own, with the head that joins them."""
+
+    students: _Count
+    one_by_one: Latency = Field(description="one student after the other, then the head")
+    parallel: Latency = Field(description="a thread for each student, then the head")
+
+
 class Model(_Facts):
     """One file."""
 
@@ -94,6 +102,7 @@ class Model(_Facts):
     agreement: _Share | None = None
     accuracy: _Share | None = None
     fallback: _Share | None = Field(default=None, description="share of nodes that another provider runs")
+    apart: Apart | None = Field(default=None, description="the same students as files of their own, if exported so")
     processes: list[Process] = []
     samples_us: list[list[_Amount]] = []
 

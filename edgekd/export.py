@@ -15,16 +15,16 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from onnx import ModelProto
 
-from edgekd import __version__, onnx_file
+from edgekd import __version__, onnx_file, part_files, split
 from edgekd.config import CalibrationRecipe, Target
 from edgekd.errors import BadModel, BadRun
 from edgekd.extras import require_distill
 from edgekd.headers import Form, form_of
-from edgekd.inference import agreement, fed, logits
+from edgekd.inference import Floats, agreement, fed, logits
 from edgekd.quantize import Delivery, Held, Order, Source, Stored, Terms, deliver, require_precision
 from edgekd.quantize.run_samples import calibration_images, classifier, unseen_images, with_real
 from edgekd.quantize.samples import as_fed
-from edgekd.run_folder import FORM, RunFolder, atomic, read_json, task_of, write_json
+from edgekd.run_folder import FORM, RunFolder, atomic, learned_alone, read_json, task_of, write_json
 from edgekd.tasks import NOTE
 
 if TYPE_CHECKING:
@@ -47,6 +47,7 @@ def export(
     trust_factory: bool = False,
     keep_headers: Sequence[int] | None = None,
     header_outputs: bool = False,
+    apart: bool = False,
     fp16: bool = False,
     terms: Terms | None = None,
 ) -> dict[str, Any]:
@@ -66,13 +67,14 @@ def export(
         trust_factory: see `edgekd.networks.load_student`.
         keep_headers: of a student with headers those that the file is to hold, by number from 0; None: all.
         header_outputs: have it answer each header's logits as well, behind its own, as `header_0` and so on.
+        apart: write students side by side and their head as files of their own too, into `parts/`.
 
     Returns:
         The record of schema edgekd.export/1, as written to `export.json`. Its `warnings` are for the user.
 
     Raises:
         BadRun: not distilled yet, or damaged, or its student is a factory that is not trusted.
-        BadSetting: it has no headers, or not those.
+        BadSetting: it has no headers, or not those; or one student, which cannot be split.
         CannotLoad: a float file must be written, and edgekd[distill] is not installed.
         BadSetting: the target is none for INT8, or for half precision.
         EdgekdError: an ONNX file answers otherwise than torch, or quantization failed. The file is not written then.
@@ -84,13 +86,15 @@ def export(
     record = run.record()
     warnings = _unfinished(run, record)
     form = form_of(run, record, keep_headers, header_outputs)
+    if apart:
+        part_files.names_of(record)
     files, told = _float_models(run, record, target, trust_factory, form)
     warnings += told
     stale = _without_stale_int8(run)  # before quantizing, which may fail and leave it
     made: dict[str, Delivery] = {}
-    if int8:
-        count = recipe.samples if samples is None else samples
-        made["int8"] = _int8(run, record, target, recipe, count, terms or Terms())
+    order = _int8(run, record, target, recipe, samples, terms or Terms()) if int8 else None
+    if order is not None:
+        made["int8"] = deliver(run.student_onnx, run.student_int8_onnx, order)
     else:
         warnings += stale
     if fp16:
@@ -98,6 +102,8 @@ def export(
     for precision, delivery in made.items():
         files |= delivery.files(f"student_{precision}")
         warnings += delivery.warnings
+    more, told = _parts(run, record, target, trust_factory, order) if apart else ({}, [])
+    files, warnings = files | more, [*warnings, *told, *part_files.without_stale(run)]
     written = int8 and made["int8"].file is not None
     agreements = _agreements(run, record, written) if run.held_out_file.is_file() else None
     result = {
@@ -120,7 +126,7 @@ def _unfinished(run: RunFolder, record: dict[str, Any]) -> list[str]:
     """Refuse a run without weights; warn of one that could still learn."""
     resume = "edgekd distill {} --out {} --resume".format
     named = [one["path"] for one in (record["teacher"], *record.get("more_teachers", []))]
-    for weights in (run.student_weights, run.generator_weights):
+    for weights in (run.student_weights, *([] if learned_alone(record) else [run.generator_weights])):
         if not weights.is_file():
             first = resume(" ".join(map(quote, named)), quote(str(run.path)))
             raise BadRun(f"not distilled yet: {weights.name} is missing", where=run.path, hint=f"run first: {first}")
@@ -149,9 +155,12 @@ def _float_models(
     run: RunFolder, record: dict[str, Any], target: Target, trust_factory: bool, form: Form
 ) -> tuple[dict[str, Any], list[str]]:
     """The file records of generator and student; writes those that are missing or out of date, both or neither."""
-    notes = {"student": _notes(run.student_weights, record), "generator": _notes(run.generator_weights, record)}
-    notes["student"] |= form.notes()
+    weights = {"student": run.student_weights, "generator": run.generator_weights}
     paths = {"student": run.student_onnx, "generator": run.generator_onnx}
+    if learned_alone(record):  # nothing was generated
+        del paths["generator"]
+    notes = {kind: _notes(weights[kind], record) for kind in paths}
+    notes["student"] |= form.notes()
     stale = [kind for kind in paths if not _up_to_date(paths[kind], notes[kind], target)]
     traced = _traced(run, record, target, stale, trust_factory, form) if stale else {}
     for kind, one in traced.items():
@@ -200,21 +209,40 @@ def _traced(
     files = " and ".join(f"{kind}.onnx" for kind in kinds)
     require_distill(f"writing {files} from the weights", where=run.path)
     from edgekd import networks  # noqa: PLC0415 - torch is imported only here
-    from edgekd.tracing import answers, trace  # noqa: PLC0415
+    from edgekd.tracing import trace  # noqa: PLC0415
 
     weights = run.student_weights
     student = networks.load_student(record, weights, scorer=form.scorer, trust_factory=trust_factory)
-    generator = networks.load_generator(record, run.generator_weights)
-    seed = record["settings"]["seed"]
-    latents = np.random.default_rng(seed).standard_normal((_LATENTS, generator.latent), dtype=np.float32)
-    # An interrupted run may lack the held-out set: new images of its generator serve the comparison with torch as well.
-    images = run.held_out().images()[:_EXAMPLES] if run.held_out_file.is_file() else answers(generator, latents)
-    ports = _ports(record, form)
-    sources: dict[str, tuple[Module, Any]] = {
-        "student": (networks.for_export(student, form.kept, each=form.outputs), images),
-        "generator": (generator, latents),
-    }
+    ports, images = _ports(record, form), _compared_on(run, record)
+    network = networks.for_export(student, form.kept, each=form.outputs)
+    sources: dict[str, tuple[Module, Any]] = {"student": (network, images)}
+    if "generator" in kinds:
+        sources["generator"] = networks.load_generator(record, run.generator_weights), _latents(record)
     return {kind: trace(sources[kind][0], ports[kind], target.model, sources[kind][1]) for kind in kinds}
+
+
+def _latents(record: dict[str, Any]) -> Floats:
+    """What the generator is checked on."""
+    size = (_LATENTS, record["generator"]["latent"])
+    return np.random.default_rng(record["settings"]["seed"]).standard_normal(size, dtype=np.float32)
+
+
+def _compared_on(run: RunFolder, record: dict[str, Any]) -> Floats:
+    """Images to compare ONNX Runtime with torch on.
+
+    An interrupted run may lack the held-out set: new images of its generator serve as well, or noise.
+    """
+    if run.held_out_file.is_file():
+        return run.held_out().images()[:_EXAMPLES]
+    teacher = record["teacher"]
+    if learned_alone(record):
+        size = (_LATENTS, teacher["channels"], teacher["height"], teacher["width"])
+        noise = np.random.default_rng(0).uniform(teacher["low"], teacher["high"], size)
+        return noise.astype(np.float32)
+    from edgekd import networks  # noqa: PLC0415
+    from edgekd.tracing import answers  # noqa: PLC0415
+
+    return answers(networks.load_generator(record, run.generator_weights), _latents(record))
 
 
 def _ports(record: dict[str, Any], form: Form) -> dict[str, Port]:
@@ -235,7 +263,11 @@ def _ports(record: dict[str, Any], form: Form) -> dict[str, Port]:
 
 def _file_record(run: RunFolder, kind: str, path: Path, traced: Traced | None) -> dict[str, Any]:
     """Name, digest and size of a float file, and how it compared with torch when it was written."""
-    known: dict[str, Any] = {"path": path.name, "sha256": onnx_file.sha256(path), "bytes": path.stat().st_size}
+    known: dict[str, Any] = {
+        "path": str(path.relative_to(run.path)),
+        "sha256": onnx_file.sha256(path),
+        "bytes": path.stat().st_size,
+    }
     if traced is not None:
         return known | {"simplifier": traced.simplifier, "check": traced.check}
     try:
@@ -250,10 +282,11 @@ def _file_record(run: RunFolder, kind: str, path: Path, traced: Traced | None) -
 
 
 def _int8(
-    run: RunFolder, record: dict[str, Any], target: Target, recipe: CalibrationRecipe, count: int, terms: Terms
-) -> Delivery:
+    run: RunFolder, record: dict[str, Any], target: Target, recipe: CalibrationRecipe, samples: int | None, terms: Terms
+) -> Order:
+    count = recipe.samples if samples is None else samples
     calibration, reference = _calibration_images(run, record, recipe, count, terms)
-    order = Order(
+    return Order(
         target,
         "int8",
         _held(run, record),
@@ -264,7 +297,22 @@ def _int8(
         reference,
         {"edgekd.target": target.name},
     )
-    return deliver(run.student_onnx, run.student_int8_onnx, order)
+
+
+def _parts(
+    run: RunFolder, record: dict[str, Any], target: Target, trust_factory: bool, order: Order | None
+) -> tuple[dict[str, Any], list[str]]:
+    """The file records of students side by side and of their head, INT8 ones too where there is an order; warnings."""
+    require_distill("writing the students from the weights", where=run.path)
+    from edgekd import networks  # noqa: PLC0415 - torch is imported only here
+
+    student = networks.load_student(record, run.student_weights, trust_factory=trust_factory)
+    notes = _notes(run.student_weights, record)
+    written, told = split.write_parts(run, record, student, target, notes, _compared_on(run, record)), list[str]()
+    if order is not None:
+        small, told = split.quantize_parts(run, record, order)
+        written |= small
+    return {name: _file_record(run, name, path, None) for name, path in written.items()}, told
 
 
 def _fp16(run: RunFolder, record: dict[str, Any], target: Target, terms: Terms) -> Delivery:
@@ -282,7 +330,8 @@ def _calibration_images(
         classify = classifier(onnx_file.load(run.student_onnx), lambda source: as_fed(source, layout))
     if terms.real is None:
         calibration = as_fed(calibration_images(run, record, count, classify), layout)
-        return calibration, (_unseen(run, record), "generated samples of another seed")
+        name = "real samples" if learned_alone(record) else "generated samples of another seed"
+        return calibration, (_unseen(run, record), name)
     taken = round(count * terms.real_share)
     generated = as_fed(calibration_images(run, record, count - taken, classify), layout)
     mixed, rest = with_real(generated, terms.real, taken, teacher["low"], teacher["high"], layout)

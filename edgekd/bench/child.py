@@ -7,7 +7,8 @@ model's and the runtime's, and so that it can be copied alone to another machine
 decisions: `edgekd.bench.local` says what to do, and explains failures.
 
 Tasks: `measure` times; `placement` tells which provider took which node; `profile` how long each operator takes;
-`answer` what the model says to one input, to compare it with another machine's; `repeat` runs it and times nothing.
+`answer` what the model says to one input, to compare it with another machine's; `repeat` runs it and times nothing;
+`apart` how long students and the head that joins them take, one after the other and with a thread for each student.
 """
 
 from __future__ import annotations
@@ -24,6 +25,7 @@ import threading
 import time
 from array import array
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -342,7 +344,33 @@ def repeat(request: dict[str, Any]) -> dict[str, Any]:
     return {"runs": request["runs"]}
 
 
-TASKS = {"measure": measure, "placement": placement, "profile": profile, "answer": answer, "repeat": repeat}
+def apart(request: dict[str, Any]) -> dict[str, Any]:
+    """Times in ns of students and head: the students in turn, or all at once and a thread for each; then the head."""
+    feed = feed_of(request)
+    pin(request["affinity"])
+    students = [open_session(request | {"model": path}, options_of(request)) for path in request["students"]]
+    head = open_session(request, options_of(request))
+    entry, calls = head.get_inputs()[0], [partial(student.run, None, feed) for student in students]
+    shapes = [call()[0].shape for call in calls]
+    # Beside each other they lie along the axis on which they add up to what the head takes.
+    axis = next(a for a, size in enumerate(entry.shape) if a and sum(shape[a] for shape in shapes) == size)
+
+    def way(found: Callable[[], Any]) -> list[int]:
+        def joined() -> object:
+            return head.run(None, {entry.name: np.concatenate([one[0] for one in found()], axis=axis)})
+
+        warmed_up(joined, request)
+        return timed(joined, request["runs"], request["seconds"], request["cap_seconds"]).tolist()
+
+    gc.disable()
+    with ThreadPoolExecutor(len(students)) as threads:
+        return {
+            "in_turn_ns": way(lambda: [call() for call in calls]),
+            "abreast_ns": way(lambda: threads.map(lambda call: call(), calls)),
+        }
+
+
+TASKS = {task.__name__: task for task in (measure, placement, profile, answer, repeat, apart)}
 
 
 def first_line(error: BaseException) -> str:

@@ -37,7 +37,7 @@ WAITING = {"session.intra_op.allow_spinning": "0", "session.inter_op.allow_spinn
 
 CPU = "CPUExecutionProvider"
 
-Task = Literal["measure", "placement", "profile", "answer", "repeat", "instructions"]
+Task = Literal["measure", "placement", "profile", "answer", "repeat", "instructions", "apart"]
 Answer = Mapping[str, Any]
 
 
@@ -51,6 +51,8 @@ class Request:
     protocol: Protocol
     seed: int = 0
     task: Task = "measure"
+    students: Sequence[Path] = ()
+    """Of the task "apart": files that take the inputs, and whose answers the model takes side by side."""
 
     def cap_seconds(self) -> float:
         """The longest that warm-up, and sampling, may each take."""
@@ -64,6 +66,7 @@ class Request:
         """The child's argument; `model` is where the file lies over there, if not where it lies here."""
         said: dict[str, Any] = self.runtime.model_dump() | self.protocol.model_dump(exclude={"processes"})
         said |= {"session_config": WAITING | self.runtime.session_config, "task": self.task, "seed": self.seed}
+        said |= {"students": list(map(str, self.students))}
         said |= {"model": model or str(self.model), "inputs": [dataclasses.asdict(spec) for spec in self.inputs]}
         said["hint"] = f"install it: pip install {self.runtime.wheel}" if self.runtime.wheel else "use another target"
         return json.dumps(said | {"cap_seconds": self.cap_seconds(), "deadline_seconds": self.deadline_seconds()})

@@ -6,10 +6,14 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypedDict, Unpack
 
-from edgekd.bench.local import Runner, Task
+from edgekd.bench import local, record
+from edgekd.bench.inputs import describe
+from edgekd.bench.local import Request, Runner, Task
 from edgekd.bench.protocol import Watch, bench
 from edgekd.config import Target
 from edgekd.inference import fed_shape
+from edgekd.onnx_file import load
+from edgekd.part_files import HEAD, exported_parts
 from edgekd.run_folder import RunFolder, read_json, write_json
 
 
@@ -26,6 +30,8 @@ class Told(TypedDict, total=False):
 def bench_run(run: RunFolder, target: Target, *, teacher: Path | None = None, **told: Unpack[Told]) -> dict[str, Any]:
     """Measure teacher, student and INT8 student of a run side by side, and write its bench.json.
 
+    Where students side by side were exported apart as well, what those take is measured afterwards, on this machine.
+
     Args:
         run: exported.
         target: see `bench`.
@@ -40,11 +46,37 @@ def bench_run(run: RunFolder, target: Target, *, teacher: Path | None = None, **
         BadModel, CannotLoad: see `bench`.
     """
     held_out = run.held_out() if run.held_out_file.is_file() else None
-    record = bench(run.models(teacher), target, held_out=held_out, input_shape=_input_shape(run), **told)
-    for label, accuracy in _accuracies(run, record["models"]).items():
-        record["models"][label]["accuracy"] = accuracy
-    write_json(run.bench_file, {key: value for key, value in record.items() if key != "baseline"})
-    return record
+    apart = _parts(run)
+    found = bench(run.models(teacher), target, held_out=held_out, input_shape=_input_shape(run), **told)
+    for label, accuracy in _accuracies(run, found["models"]).items():
+        found["models"][label]["accuracy"] = accuracy
+    if not found["not_measured"] and told.get("runner", local.ask) is local.ask:
+        for label, files in ((label, files) for label, files in apart.items() if label in found["models"]):
+            found["models"][label]["apart"] = _measured_apart(files, target, _input_shape(run))
+    write_json(run.bench_file, {key: value for key, value in found.items() if key != "baseline"})
+    return found
+
+
+def _parts(run: RunFolder) -> dict[str, dict[str, Path]]:
+    """The files of the run's students and of their head, by the label of the file in which they are joined.
+
+    Raises:
+        BadRun: one is missing, or of older weights.
+    """
+    written = {path.name for path in run.parts.glob("*.onnx")}
+    small = {name for name in written if name.endswith(".int8.onnx")}
+    told = run.record()
+    suffixes = {"student": "" if written - small else None, "student.int8": ".int8" if small else None}
+    return {label: exported_parts(run, told, suffix) for label, suffix in suffixes.items() if suffix is not None}
+
+
+def _measured_apart(files: Mapping[str, Path], target: Target, shape: tuple[int, ...]) -> dict[str, Any]:
+    """What students one after the other, and all at once, take, in as many fresh processes as any model."""
+    students = [path for name, path in files.items() if name != HEAD]
+    inputs = describe(load(students[0]), students[0], shape, 0.0, 1.0)
+    request = Request(files[HEAD], inputs, target.runtime, target.bench, task="apart", students=students)
+    found = [local.ask(request) for _ in range(target.bench.processes)]
+    return {"students": len(students), **record.apart(found)}
 
 
 def _accuracies(run: RunFolder, models: Mapping[str, Mapping[str, Any]]) -> dict[str, float]:

@@ -15,6 +15,8 @@ models     per label:
     placement    provider to {nodes, macs}, and the nodes that fell back; only where it was asked for
     difference   from what ONNX Runtime's CPU kernels answer here to one random input: largest absolute, and relative to
                  the largest answer; only where a placement was asked for
+    apart        of students exported by `--split`: `students`, and `one_by_one` and `parallel` as latency_ms: one after
+                 the other on one thread, and a thread for each; each time with the head that joins them
     instructions of one inference, and the share of it that is uncertain; only under an emulator, and asked for
     operators    per operator {operator, nodes, us, share} and the nodes themselves; only where it was asked for
     processes    per process: load_ms, first_run_ms, warmup_runs, stable, peak_bytes
@@ -75,6 +77,12 @@ def times_and_memory(found: Sequence[Measurement]) -> dict[str, Any]:
         "processes": [_process(m) for m in found],
         "samples_us": [[round(ns / 1000, 1) for ns in thinned(m.samples_ns, KEPT_SAMPLES).tolist()] for m in found],
     }
+
+
+def apart(found: Sequence[Answer]) -> dict[str, Any]:
+    """Times of students and their head, summed up over processes that did the task of that name."""
+    ways = {"one_by_one": "in_turn_ns", "parallel": "abreast_ns"}
+    return {name: _latency([np.array(one[key], np.int64) for one in found]) for name, key in ways.items()}
 
 
 def _memory(found: Sequence[tuple[int | None, int | None]]) -> dict[str, int] | None:

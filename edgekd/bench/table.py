@@ -40,6 +40,11 @@ def _within(write: Callable[[float], str], facts: dict[str, Any] | None, key: st
     return _known(write, facts[key] if facts else None)
 
 
+def _apart(entry: Entry, way: str) -> dict[str, Any] | None:
+    found: dict[str, Any] | None = (entry.get("apart") or {}).get(way)
+    return found
+
+
 def _p50(entry: Entry) -> str:
     latency = entry["latency_ms"]
     if latency is None:
@@ -49,7 +54,17 @@ def _p50(entry: Entry) -> str:
     return f"{units.digits(latency['p50'])}{interval} ms"
 
 
-TIMES = ("p50 [95 %]", "p90", "p95", "p99", "load", "first run", "p50 / teacher")
+TIMES = (
+    "parts one by one, p50",
+    "parts in parallel, p50",
+    "p50 [95 %]",
+    "p90",
+    "p95",
+    "p99",
+    "load",
+    "first run",
+    "p50 / teacher",
+)
 """What is no device's where a simulator ran."""
 
 _METRICS: dict[str, Callable[[Entry], str]] = {
@@ -61,6 +76,8 @@ _METRICS: dict[str, Callable[[Entry], str]] = {
     "p90": lambda e: _within(units.write_time, e["latency_ms"], "p90"),
     "p95": lambda e: _within(units.write_time, e["latency_ms"], "p95"),
     "p99": lambda e: _within(units.write_time, e["latency_ms"], "p99"),
+    "parts one by one, p50": lambda e: _within(units.write_time, _apart(e, "one_by_one"), "p50"),
+    "parts in parallel, p50": lambda e: _within(units.write_time, _apart(e, "parallel"), "p50"),
     "load": lambda e: _known(units.write_time, e["load_ms"]),
     "first run": lambda e: _known(units.write_time, e["first_run_ms"]),
     "peak memory": lambda e: _within(units.write_size, e["memory_bytes"], "peak"),

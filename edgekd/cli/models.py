@@ -106,6 +106,10 @@ def export(
     header_outputs: Annotated[
         bool, typer.Option("--header-outputs", help="Answer the logits of each header too.")
     ] = False,
+    split: Annotated[
+        bool,
+        typer.Option("--split", help="Of students side by side also each as a file, and the head that joins them."),
+    ] = False,
     json: Json = False,
 ) -> None:
     """Write student and generator as ONNX, checked against torch, and the student, or any MODEL, as INT8 or float16."""
@@ -115,8 +119,9 @@ def export(
     watch, reason = _stopwatch(device, measure and (int8 or fp16))
     terms = _terms(max_drop, force, watch, calibration_cache, recipes[1:], samples, real_share)
     if model := as_model(subject):
-        if keep_headers is not None or header_outputs:
-            raise BadSetting("headers are a run's", where="--keep-headers, --header-outputs", allowed="with a RUN")
+        if keep_headers is not None or header_outputs or split:
+            where = "--keep-headers, --header-outputs, --split"
+            raise BadSetting("headers and students side by side are a run's", where=where, allowed="with a RUN")
         if int8 == fp16:
             raise BadSetting("a MODEL is made one of them", where="edgekd export", allowed="--int8 or --fp16")
         from edgekd.quantize.any_model import export_model
@@ -140,6 +145,7 @@ def export(
 
         options: dict[str, Any] = {"trust_factory": trust_factory, "fp16": fp16, "terms": terms}
         options |= {"keep_headers": flags.whole(keep_headers, "--keep-headers"), "header_outputs": header_outputs}
+        options |= {"apart": split}
         record = exporting.export(opened(subject), int8=int8, target=device, recipe=recipes[0], **options)
     for warning in record["warnings"]:
         terminal.note(f"warning: {warning}")

@@ -17,7 +17,7 @@ from edgekd.quantize.preparation import checked
 from edgekd.quantize.proof import Held
 from edgekd.quantize.run_samples import JUDGED, Labels, calibration_images, classifier, unseen_images
 from edgekd.quantize.samples import Joined, Source, Stored, arranged, cut, real_samples
-from edgekd.run_folder import RunFolder, write_json
+from edgekd.run_folder import RunFolder, learned_alone, write_json
 from edgekd.tasks import Task
 from edgekd.teachers.spec import read_spec
 
@@ -152,7 +152,8 @@ def _of_run(
     classify: Callable[[Source], Labels] | None,
 ) -> _Pool:
     record = run.record()
-    run.require(run.generator_onnx, "export")
+    if not learned_alone(record):
+        run.require(run.generator_onnx, "export")
     unseen = arranged(unseen_images(run, record), entry)
     if real is None:
         calibration = arranged(calibration_images(run, record, count, classify), entry)
