@@ -17,6 +17,10 @@ _HEALTH: dict[str, tuple[str, Callable[[float], float]]] = {
 }
 _MEANING = {
     "soft_labels": "student: divergence from the teacher",
+    "regression": "students side by side: squared error of their chunks, summed",
+    "fooling": "students side by side: what their discriminators tell",
+    "discriminating": "discriminators: telling students from the teacher",
+    "joined": "last layer: divergence from the teacher",
     "one_hot": "generator, L_oh: the teacher is sure",
     "entropy": "generator, L_ie: all classes alike",
     "statistics": "generator, L_bn: statistics like the data's",

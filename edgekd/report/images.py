@@ -11,6 +11,7 @@ from edgekd.report.charts import bar
 from edgekd.report.facts import STUDENTS, Facts, deep, number, part
 from edgekd.report.models import KIND, TITLES
 from edgekd.report.pictures import Pixels, embedded, filters, listed, mean_image, strip
+from edgekd.run_folder import learned_alone
 from edgekd.tags import Cells, Child, Node, folded, named, table, tag
 
 SHOWN, EACH, ROWS, FILTERS = 40, 8, 20, 64
@@ -23,18 +24,19 @@ def samples(facts: Facts) -> list[Node]:
     held, owners = facts.held_out, facts.owners
     if held is None or owners is None:
         return [tag("p", "There are no held-out images; a run writes them when it ends."), *_on_the_way(facts)]
-    side = 64 if owners.shape[1] <= ROWS else 32
+    side, kind = 64 if owners.shape[1] <= ROWS else 32, "real" if learned_alone(facts.record) else "generated"
     body: list[Cells] = []
     for option in range(min(owners.shape[1], SHOWN)):
         own, name = held.codes[owners[:, option]], facts.option(option)
-        body.append([[named(name), tag("small", f"{len(own):,} held out")], *_pictures(own, name, side)])
+        body.append([[named(name), tag("small", f"{len(own):,} held out")], *_pictures(own, name, side, kind)])
     rest = owners.shape[1] - SHOWN
     more = tag("p", f"The first {SHOWN} of {owners.shape[1]:,} are shown.", class_="quiet") if rest > 0 else None
+    made = "Real samples" if kind == "real" else "Images that the generator made"
     why = (
-        "Images that the generator made and the student did not learn from, as the teacher names them; "
+        f"{made} that the student did not learn from, as the teacher names them; "
         "beside them the mean of all of that class."
     )
-    grid = table(["class", "mean", "newest"], body, caption="Generated images by class", class_="samples")
+    grid = table(["class", "mean", "newest"], body, caption=f"{kind.capitalize()} images by class", class_="samples")
     return [tag("p", why), grid, *([more] if more is not None else [])]
 
 
@@ -51,12 +53,12 @@ def _on_the_way(facts: Facts) -> list[Node]:
     return [tag("figure", embedded(content, alt), tag("figcaption", f"{alt}; the newest on the left."))]
 
 
-def _pictures(own: Pixels, name: str, side: int) -> tuple[Child, Child]:
+def _pictures(own: Pixels, name: str, side: int, kind: str) -> tuple[Child, Child]:
     if not len(own):
-        return "none", "none was generated"
-    mean = strip(mean_image(own), f"Mean of {len(own)} generated images of {name}", columns=1, side=44, at_most=side)
+        return "none", "none was generated" if kind == "generated" else "none"
+    mean = strip(mean_image(own), f"Mean of {len(own)} {kind} images of {name}", columns=1, side=44, at_most=side)
     newest = own[-EACH:][::-1]
-    alt = f"{len(newest)} generated images that the teacher calls {name}"
+    alt = f"{len(newest)} {kind} images that the teacher calls {name}"
     return mean, strip(newest, alt, columns=EACH, side=44, at_most=side)
 
 

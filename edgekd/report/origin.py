@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 from edgekd import onnx_file, units
@@ -90,6 +91,8 @@ def _flat(settings: Mapping[str, Any], prefix: str = "") -> list[tuple[str, Any]
 
 
 def _value(value: object) -> str:
+    if isinstance(value, str) and Path(value).is_absolute():  # where samples lie is nobody's business
+        return shown_name(value)
     return "–" if value is None else ", ".join(map(str, value)) if isinstance(value, list) else str(value)
 
 

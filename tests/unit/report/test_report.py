@@ -94,6 +94,17 @@ def test_every_class_has_its_samples_and_their_mean_with_words_for_them(run: Run
     assert "none was generated" in read.text
 
 
+def test_real_samples_are_not_called_generated(tmp_path: Path, make_picker: Make) -> None:
+    samples = {"name": "real.npz", "sha256": "0", "images": 40, "resized": 0}
+    told = {"samples": samples, "settings": {"seed": 0, "samples": str(tmp_path / "real.npz")}}
+    run = finished(tmp_path / "run", make_picker("teacher.onnx"), make_picker("student-file.onnx"), **told)
+    page, read, _ = made(run)
+    assert "Real samples that the student did not learn from" in read.text
+    assert any((told["alt"] or "").startswith("8 real images") for name, told in read.tags if name == "img")
+    assert "real.npz" in page
+    assert str(tmp_path / "real.npz") not in page
+
+
 def test_curves_have_every_term_that_was_logged(run: RunFolder) -> None:
     _, read, _ = made(run)
     told = [told.get("aria-label") or "" for name, told in read.tags if name == "svg"]
