@@ -149,6 +149,36 @@ def distill() -> str:
     )
 
 
+def teacher_class() -> str:
+    """Students side by side, by their number, beside the published ones."""
+    record = json.loads((ROOT / "benchmarks/results/teacher_class.json").read_text())
+    rows: list[tuple[str, ...]] = [
+        ("task, diet and loss", "teacher", *(f"K = {count}" for count in CLASSES), "published")
+    ]
+    rows.append(("---",) * len(rows[0]))
+    sizes, clocks = list[tuple[int, float]](), set[str]()
+    for case in record["cases"].values():
+        by_count = case["students"]
+        runs = [run for found in by_count.values() for run in found["seeds"].values()]
+        sizes += [(run["parameters"], run["smaller"]) for run in runs]
+        clocks |= {f"{found['told']['clock'][1]:g}" for found in by_count.values()}
+        cells = (cell(by_count[count]["seeds"]) if count in by_count else "–" for count in CLASSES)
+        told = (
+            ", ".join(f"{case['published'].get(count, '–')}" for count in CLASSES)
+            if case["published"]
+            else "never done"
+        )
+        whole = f"{percent(case['teacher']['test_accuracy'])}, {case['teacher']['parameters'] / 1e6:.2f} M"
+        rows.append((case["title"], whole, *cells, told))
+    least, most = min(sizes), max(sizes)
+    return (
+        f"{lines(rows)}\n\nTest accuracy of the last state, mean ± standard deviation, number of seeds in brackets; "
+        f"{' or '.join(sorted(clocks))} CPU minutes for each run, on one thread of {record['host']['cores']} shared "
+        f"cores. All students together have {least[0]:,} to {most[0]:,} parameters. Published figures are single runs, "
+        "of teachers with 2.45 M parameters and students with 68,000 to 88,000. –: not yet measured."
+    )
+
+
 def cell(seeds: dict[str, Any]) -> str:
     """What the runs of one method on one row gave."""
     values = [run["accuracy"] for run in seeds.values() if "accuracy" in run]
@@ -217,6 +247,7 @@ def lines(rows: list[tuple[str, ...]]) -> str:
 
 
 METHODS = ("edgekd", "dafl", "nayer-style", "real images")
+CLASSES = ("1", "2", "4", "8")
 STATES = ("passed", "excluded", "failed")
 TABLES = {
     "first_light": first_light,
@@ -225,6 +256,7 @@ TABLES = {
     "folded": folded,
     "segmentation": segmentation,
     "distill": distill,
+    "teacher_class": teacher_class,
     "quantize": quantize,
 }
 

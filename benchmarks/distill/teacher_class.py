@@ -1,0 +1,187 @@
+"""Students side by side: how many of them, by which loss, on real samples or on generated ones.
+
+    python benchmarks/distill/teacher_class.py [--cases …] [--seeds 3] [--cores 2] [--for MINUTES]
+
+All students of a run together have at most 80,000 parameters, however many there are, as the published ones have
+(68,000 to 88,000). They are LeNet-5s: as quick to train as so many can be. Students are measured in their last state
+on the test images, which choose nothing; of real samples only the images are handed in, no label. What was measured
+goes into `benchmarks/results/teacher_class.json` after every run, and is not measured again while teacher, recipe and
+minutes are the same. Teachers are the example's and what `benchmarks/teachers.py mnist-class` makes. Runs have one
+thread each, count CPU time, and go on abreast.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import itertools
+import json
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+ROOT = Path(__file__).resolve().parent.parent.parent
+sys.path.insert(0, str(ROOT / "benchmarks"))
+import data  # noqa: E402
+from cells import Cell, Found, fill, options  # noqa: E402
+from first_light import edgekd, spread  # noqa: E402
+
+from edgekd.inference import logits  # noqa: E402
+from edgekd.networks import build_student, parameters  # noqa: E402
+from edgekd.networks.joined import Parts, contiguous  # noqa: E402
+from edgekd.objectives import find_method  # noqa: E402
+from edgekd.run_folder import RunFolder  # noqa: E402
+
+EXAMPLE = str(ROOT / "examples/teacher.onnx")
+STUDENT, MOST = "lenet5", 80_000
+"""Of what kind students are, and how many parameters all of a run have together at most."""
+
+
+@dataclass(frozen=True)
+class Case:
+    """One task, one diet.
+
+    Attributes:
+        title, data: what people call it, and the set of its images.
+        teacher: file in the teachers' folder, or anywhere.
+        real: whether students learn from the training images, or from generated ones.
+        method: by name.
+        counts: how many students side by side, one run each.
+        minutes: of each run, of CPU time on one thread.
+        published: accuracy of the published students in percent, by count (one run each), and of their teacher.
+        reach: test accuracy to reach at every count that has no published figure to reach.
+    """
+
+    title: str
+    data: str
+    teacher: str
+    real: bool
+    method: str
+    counts: tuple[int, ...]
+    minutes: float
+    published: dict[str, float]
+    reach: float | None
+
+
+_ALL = (4, 1, 8, 2)
+"""In the order in which they are measured, should time be short."""
+CASES = {
+    "mnist-real": Case(
+        *("MNIST, real samples, feed-forward", "mnist", "mnist-class.onnx", True, "teacher-class", _ALL, 2),
+        *({"teacher": 98.99, "1": 98.90, "2": 98.48, "4": 98.42, "8": 98.99}, None),
+    ),
+    "fashion-real": Case(
+        *("Fashion-MNIST, real samples, feed-forward", "fashion_mnist", EXAMPLE),
+        *(True, "teacher-class", _ALL, 2),
+        *({"teacher": 92.39, "1": 86.29, "2": 80.12, "4": 85.27, "8": 86.15}, 0.90),
+    ),
+    "mnist-real-gan": Case(
+        *("MNIST, real samples, adversarial", "mnist", "mnist-class.onnx", True, "teacher-class-gan", _ALL, 20),
+        *({"teacher": 98.95, "1": 98.52, "2": 98.96, "4": 98.37}, None),
+    ),
+    "mnist": Case(
+        *("MNIST, no data", "mnist", "mnist-class.onnx", False, "teacher-class", (4,), 10, {}, 0.97),
+    ),
+    "fashion": Case(
+        *("Fashion-MNIST, no data", "fashion_mnist", EXAMPLE, False, "teacher-class", (4,), 10, {}, 0.85),
+    ),
+}
+
+
+def accuracy(model: Path, split: data.Split) -> float:
+    """Of a model with values in [0, 1]."""
+    images, labels = split
+    return float((logits(model, images.astype(np.float32) / np.float32(255)).argmax(axis=1) == labels).mean())
+
+
+def distilled(case: Case, count: int, seed: int, clock: list[Any], made: Path, folder: Path) -> dict[str, Any]:
+    """One run, and what its students are worth together."""
+    (images, _), test = data.load(case.data)
+    diet: list[Any] = []
+    if case.real:
+        np.savez(folder / "real.npz", images=images)
+        diet = ["--samples", folder / "real.npz"]
+    run = RunFolder(folder / "run")
+    told = ["--method", case.method, "--students", count, "--student", STUDENT, "--width", width_for(count)]
+    told += ["--out", run.path, "--seed", seed, "--threads", 1]
+    record, seconds = edgekd("distill", made / case.teacher, *told, *diet, *clock)
+    exported, _ = edgekd("export", run.path)
+    return {
+        "accuracy": accuracy(run.student_onnx, test),
+        "parameters": record["student"]["parameters"],
+        "smaller": record["teacher"]["parameters"] / record["student"]["parameters"],
+        "bytes": {name: one["bytes"] for name, one in exported["files"].items()},
+        "rounds": record["progress"]["step"],
+        "seconds": round(seconds, 1),
+        "cpu_seconds": record["progress"]["seconds"],
+    }
+
+
+def width_for(count: int) -> float:
+    """The largest width, in 64ths, at which so many students of 256 numbers together stay below `MOST` parameters."""
+    shares = Parts(contiguous(256, count))
+    sizes = (
+        (step / 64, parameters(build_student(STUDENT, step / 64, (1, 28, 28), 10, parts=shares)))
+        for step in range(8, 65)
+    )
+    return max(width for width, size in sizes if size <= MOST)
+
+
+def fingerprint(case: Case, clock: list[Any], made: Path) -> dict[str, Any]:
+    """What decides a run, but for its seed, the number of students and edgekd's code."""
+    recipe = find_method(case.method).recipe.model_dump(exclude_defaults=True)
+    digest = hashlib.sha256((made / case.teacher).read_bytes()).hexdigest()
+    return {"teacher": digest, "method": case.method, "clock": clock, "recipe": recipe, "student": [STUDENT, MOST]}
+
+
+@dataclass(frozen=True)
+class Classes:
+    """Cases by the number of students; `made` is the folder of the teachers, `clock` how long a run is, by case."""
+
+    made: Path
+    clock: dict[str, list[Any]]
+    path: Path = ROOT / "benchmarks/results/teacher_class.json"
+    schema: str = "edgekd.benchmark.teacher_class/1"
+
+    def measure(self, cell: Cell, folder: Path) -> Found:
+        _, name, _, count = cell.place
+        return distilled(CASES[name], int(count), cell.seed, self.clock[name], self.made, folder)
+
+    def describe(self, cell: Cell, result: Found) -> None:
+        case, entry = CASES[cell.place[1]], result["cases"][cell.place[1]]
+        entry |= {"title": case.title, "published": case.published, "reach": case.reach}
+        entry["teacher"] = json.loads((self.made / case.teacher).with_suffix(".json").read_text())
+        runs = entry["students"][cell.place[3]]
+        runs["summary"] = {"accuracy": spread([one["accuracy"] for one in runs["seeds"].values()])}
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    parser = options(__doc__, cases=CASES)
+    parser.add_argument("--steps", type=int, help="rounds instead of minutes, for a smoke test")
+    parser.add_argument("--teachers", type=Path, default=ROOT / "runs/teachers", help="their folder")
+    given = parser.parse_args(arguments)
+    torch.set_num_threads(1)
+    minutes = {name: 0.0 if given.steps else given.minutes or CASES[name].minutes for name in given.cases}
+    clock: dict[str, list[Any]] = {
+        name: ["--steps", given.steps] if given.steps else ["--minutes", minutes[name], "--clock", "cpu"]
+        for name in given.cases
+    }
+    cells = [
+        Cell(
+            ("cases", name, "students", str(count)),
+            seed,
+            fingerprint(CASES[name], clock[name], given.teachers),
+            minutes[name],
+        )
+        for seed, name in itertools.product(range(given.seeds), given.cases)
+        for count in CASES[name].counts
+    ]
+    fill(Classes(given.teachers, clock), cells, given.cores, given.most)
+
+
+if __name__ == "__main__":
+    main()
