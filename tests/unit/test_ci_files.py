@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import re
 import subprocess
@@ -11,14 +10,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from workflows import action_steps, read, run
 
-yaml = pytest.importorskip("yaml")
 ROOT = Path(__file__).parents[2]
 EXAMPLES = ROOT / "examples" / "ci"
-
-
-def read(path: Path) -> dict[str, Any]:
-    return yaml.safe_load(path.read_text(encoding="utf-8"))
 
 
 @pytest.fixture
@@ -39,22 +34,29 @@ def program(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def steps(with_: dict[str, str]) -> list[dict[str, Any]]:
-    """The action's own steps, its expressions filled in as the runner does."""
-    action = read(ROOT / "action.yml")
-    given = {name: told.get("default", "") for name, told in action["inputs"].items()} | with_
-    assert not [n for n, told in action["inputs"].items() if told.get("required") and n not in with_]
-    assert not set(with_) - set(action["inputs"])
-    text = json.dumps(action["runs"]["steps"])
-    filled = re.sub(r"\$\{\{ inputs\.([a-z-]+) \}\}", lambda m: json.dumps(given[m[1]])[1:-1], text)
-    assert "${{" not in filled
-    return json.loads(filled)
+    return action_steps(ROOT / "action.yml", with_)
 
 
-def run(step: dict[str, Any], folder: Path, **more: str) -> subprocess.CompletedProcess[str]:
-    assert step["shell"] == "bash"
-    environment = {**os.environ, **step.get("env", {}), **more}
-    command = ["bash", "--noprofile", "--norc", "-eo", "pipefail", "-c", step["run"]]
-    return subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, check=False)
+@pytest.mark.parametrize(
+    ("schema", "file"),
+    [
+        ("github-actions", "action.yml"),
+        ("github-workflows", "examples/ci/github.yml"),
+        ("github-workflows", ".github/workflows/ci.yml"),
+        ("gitlab-ci", "examples/ci/gitlab.yml"),
+    ],
+)
+def test_the_schema_of_those_who_read_it_holds(schema: str, file: str) -> None:
+    pytest.importorskip("check_jsonschema")
+    check = [sys.executable, "-m", "check_jsonschema", "--builtin-schema", f"vendor.{schema}", str(ROOT / file)]
+    done = subprocess.run(check, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stdout
+
+
+def test_nothing_of_the_examples_has_to_be_replaced() -> None:
+    for file in (*EXAMPLES.iterdir(), ROOT / "action.yml"):
+        lines = [line for line in file.read_text(encoding="utf-8").splitlines() if not line.lstrip().startswith("#")]
+        assert not re.search(r"OWNER|ADDRESS|edgekd@", "\n".join(lines))
 
 
 def test_the_action_is_a_composite_whose_scripts_hold_no_expression() -> None:
@@ -73,6 +75,7 @@ def test_the_example_for_github_runs_as_written(program: Path, make_classifier) 
     _, install, gate = steps(own["with"])
     assert run(install, program, GITHUB_ACTION_PATH="/action").returncode == 0
     assert "install --quiet --disable-pip-version-check /action" in (program / "pip.log").read_text()
+    assert own["uses"] == "./tools/edgekd"
     for limit, code in (("300 kB", 0), ("1 kB", 0), ("100 B", 1)):
         (program / "budget.toml").write_text(f'[budget]\nmax_size = "{limit}"\n')
         done = run(gate, program, GITHUB_STEP_SUMMARY=str(program / "summary.md"))
