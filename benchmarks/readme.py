@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 import re
 import sys
+from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 from statistics import mean, stdev
 from typing import Any
@@ -242,6 +244,111 @@ def _memory() -> str:
     return f"{lines(rows)}\n\nOf {record['model']}; edgekd grows by {growth:.0f} % at most."
 
 
+def bench() -> str:
+    """Whether the times of `edgekd bench` can be trusted, goal by goal."""
+    rows: list[tuple[str, ...]] = [("", "goal", "measured", ""), ("---",) * 4]
+    kept = [goal for goal in GOALS if goal.found() is not None]
+    for goal in GOALS:
+        value = goal.found()
+        cells = ("not yet measured", "") if value is None else (goal.write(value), VERDICTS[goal.reached()])
+        rows.append((goal.title, goal.told, *cells))
+    missed = [goal.title for goal in kept if not goal.reached()]
+    told = f"{len(kept) - len(missed)} of {len(GOALS)} goals reached"
+    told += f"; missed: {'; '.join(missed)}" if missed else ""
+    told += f"; {len(GOALS) - len(kept)} not yet measured" if len(kept) < len(GOALS) else ""
+    return f"{lines(rows)}\n\n{told}. {_circumstances()}".strip()
+
+
+def _circumstances() -> str:
+    """Where it was measured, and how busy that machine was; with what a baseline from another moment is worth."""
+    records = [record for name in sorted({goal.file for goal in GOALS}) if (record := _result(name))]
+    if not records:
+        return ""
+    machines = {f"{r['environment']['cpu']}, {r['environment']['cores']} cores" for r in records}
+    loads = [trial["load_average"] for record in records for trial in record["trials"]]
+    told = f"On {' and '.join(sorted(machines))}, at load averages from {min(loads):g} to {max(loads):g}."
+    compared = (_result("bench_comparisons") or {"summary": {}})["summary"]
+    told += f" Each comparison was made {compared['trials']} times." if compared else ""
+    elsewhen = compared.get("elsewhen")
+    if elsewhen and elsewhen["regressed_share"] is not None:
+        share = f"{100 * elsewhen['regressed_share']:.1f} %"
+        told += f" Against a baseline that was measured minutes before instead of in turn, {share} of "
+        told += f"{elsewhen['trials']} A/A comparisons said *regressed*."
+    return told
+
+
+def _result(name: str) -> dict[str, Any] | None:
+    """A benchmark's record, if it has come to its end."""
+    path = ROOT / "benchmarks" / "results" / f"{name}.json"
+    record = json.loads(path.read_text()) if path.is_file() else {}
+    return record if "summary" in record else None
+
+
+@dataclass(frozen=True)
+class Goal:
+    """A figure of one benchmark's summary, and what it is to reach."""
+
+    title: str
+    file: str
+    keys: tuple[str, ...]
+    limit: float
+    write: Callable[[float], str]
+    least: bool = False
+    away_from: float = 0.0  # the limit is on the distance from here
+
+    @property
+    def told(self) -> str:
+        """The limit as people read it."""
+        if self.away_from:
+            return f"within {100 * self.limit:g} %"
+        return f"{'≥' if self.least else '≤'} {self.write(self.limit)}"
+
+    def found(self) -> float | None:
+        """What was measured, if it was."""
+        value: Any = (_result(self.file) or {}).get("summary", {})
+        for key in self.keys:
+            value = value.get(key) if isinstance(value, dict) else None
+        return value
+
+    def reached(self) -> bool:
+        """Whether that is enough."""
+        value = self.found()
+        assert value is not None
+        return value >= self.limit if self.least else abs(value - self.away_from) <= self.limit
+
+
+def _share(value: float) -> str:
+    return f"{100 * value:g} %"
+
+
+VERDICTS = {True: "reached", False: "**missed**"}
+
+GOALS = (
+    Goal(
+        "p50 of one model over 20 invocations, largest to smallest",
+        "bench_spread",
+        ("p50", "max_over_min"),
+        1.05,
+        "{:.3f}".format,
+    ),
+    Goal("A/A comparisons that say *regressed*", "bench_comparisons", ("same", "regressed_share"), 0.01, _share),
+    Goal("a network 10 % longer is found", "bench_comparisons", ("10 %", "regressed_share"), 0.95, _share, least=True),
+    Goal("a network 5 % longer is found", "bench_comparisons", ("5 %", "regressed_share"), 0.80, _share, least=True),
+    Goal(
+        "median beside a bare Python loop's",
+        "bench_bare_loop",
+        ("edgekd_over_bare",),
+        0.02,
+        "{:.4f} ×".format,
+        away_from=1.0,
+    ),
+    Goal("overhead per inference", "bench_bare_loop", ("overhead_us",), 3.0, "{:.2g} µs".format),
+    Goal(
+        "`edgekd gate` from start to exit code, median of 20", "bench_gate_seconds", ("median",), 0.5, "{:.2f} s".format
+    ),
+)
+
+
 def lines(rows: list[tuple[str, ...]]) -> str:
     return "\n".join("| " + " | ".join(cells) + " |" for cells in rows)
 
@@ -258,6 +365,7 @@ TABLES = {
     "distill": distill,
     "teacher_class": teacher_class,
     "quantize": quantize,
+    "bench": bench,
 }
 
 
