@@ -267,6 +267,8 @@ def _circumstances() -> str:
     machines = {f"{r['environment']['cpu']}, {r['environment']['cores']} cores" for r in records}
     loads = [trial["load_average"] for record in records for trial in record["trials"]]
     told = f"On {' and '.join(sorted(machines))}, at load averages from {min(loads):g} to {max(loads):g}."
+    if gated := _result("bench_gate_seconds"):
+        told += f" `edgekd gate` takes {gated['summary']['cpu_median']:.2f} s of a core."
     compared = (_result("bench_comparisons") or {"summary": {}})["summary"]
     told += f" Each comparison was made {compared['trials']} times." if compared else ""
     elsewhen = compared.get("elsewhen")
