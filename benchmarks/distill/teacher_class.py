@@ -3,11 +3,11 @@
     python benchmarks/distill/teacher_class.py [--cases …] [--seeds 3] [--cores 2] [--for MINUTES]
 
 All students of a run together have at most 80,000 parameters, however many there are, as the published ones have
-(68,000 to 88,000). They are LeNet-5s: as quick to train as so many can be. Students are measured in their last state
-on the test images, which choose nothing; of real samples only the images are handed in, no label. What was measured
-goes into `benchmarks/results/teacher_class.json` after every run, and is not measured again while teacher, recipe and
-minutes are the same. Teachers are the example's and what `benchmarks/teachers.py mnist-class` makes. Runs have one
-thread each, count CPU time, and go on abreast.
+(68,000 to 88,000). They are LeNet-5s: as quick to train as so many can be; of pixels U-Nets. Students are measured in
+their last state on the test images, which choose nothing; of real samples only the images are handed in, no label.
+What was measured goes into `benchmarks/results/teacher_class.json` after every run, and is not measured again while
+teacher, recipe and minutes are the same. Teachers are the example's and what `benchmarks/teachers.py mnist-class`
+makes. Runs have one thread each, count CPU time, and go on abreast.
 """
 
 from __future__ import annotations
@@ -26,6 +26,7 @@ import torch
 
 ROOT = Path(__file__).resolve().parent.parent.parent
 sys.path.insert(0, str(ROOT / "benchmarks"))
+import camvid  # noqa: E402
 import data  # noqa: E402
 from cells import Cell, Found, fill, options  # noqa: E402
 from first_light import edgekd, spread  # noqa: E402
@@ -39,6 +40,8 @@ from edgekd.run_folder import RunFolder  # noqa: E402
 EXAMPLE = str(ROOT / "examples/teacher.onnx")
 STUDENT, MOST = "lenet5", 80_000
 """Of what kind students are, and how many parameters all of a run have together at most."""
+WIDTH = {"lenet5": 256, "unet": 10}
+"""Numbers, or channels, of the widest representation among the teachers."""
 
 
 @dataclass(frozen=True)
@@ -53,7 +56,8 @@ class Case:
         counts: how many students side by side, one run each.
         minutes: of each run, of CPU time on one thread.
         published: accuracy of the published students in percent, by count (one run each), and of their teacher.
-        reach: test accuracy to reach at every count that has no published figure to reach.
+        reach: test accuracy (of pixels mean IoU) to reach at every count that has no published figure to reach.
+        student: of what kind students are.
     """
 
     title: str
@@ -65,6 +69,7 @@ class Case:
     minutes: float
     published: dict[str, float]
     reach: float | None
+    student: str = STUDENT
 
 
 _ALL = (4, 1, 8, 2)
@@ -86,32 +91,43 @@ CASES = {
     "mnist": Case(
         *("MNIST, no data", "mnist", "mnist-class.onnx", False, "teacher-class", (4,), 10, {}, 0.97),
     ),
+    "camvid-real": Case(
+        *("CamVid 96x128, real samples, feed-forward, mean IoU", "camvid", "camvid.onnx", True, "teacher-class", (4,)),
+        *(20, {}, 0.4087, "unet"),
+    ),
     "fashion": Case(
         *("Fashion-MNIST, no data", "fashion_mnist", EXAMPLE, False, "teacher-class", (4,), 10, {}, 0.85),
     ),
 }
 
 
-def accuracy(model: Path, split: data.Split) -> float:
-    """Of a model with values in [0, 1]."""
-    images, labels = split
-    return float((logits(model, images.astype(np.float32) / np.float32(255)).argmax(axis=1) == labels).mean())
+def worth(case: Case, model: Path) -> dict[str, float]:
+    """Accuracy of a model with values in [0, 1] on the test images, and of pixels mean IoU."""
+    if case.data == "camvid":
+        return {name.removeprefix("test_"): value for name, value in camvid.tested(model, camvid.DATA).items()}
+    images, labels = data.load(case.data)[1]
+    chosen = logits(model, images.astype(np.float32) / np.float32(255)).argmax(axis=1)
+    return {"accuracy": float((chosen == labels).mean())}
+
+
+def images_of(case: Case) -> np.ndarray:
+    """The training images, uint8 `[N, C, H, W]`."""
+    return camvid.split(camvid.DATA, "train")[0] if case.data == "camvid" else data.load(case.data)[0][0]
 
 
 def distilled(case: Case, count: int, seed: int, clock: list[Any], made: Path, folder: Path) -> dict[str, Any]:
     """One run, and what its students are worth together."""
-    (images, _), test = data.load(case.data)
     diet: list[Any] = []
     if case.real:
-        np.savez(folder / "real.npz", images=images)
+        np.savez(folder / "real.npz", images=images_of(case))
         diet = ["--samples", folder / "real.npz"]
     run = RunFolder(folder / "run")
-    told = ["--method", case.method, "--students", count, "--student", STUDENT, "--width", width_for(count)]
+    told = ["--method", case.method, "--students", count, "--student", case.student, "--width", width_for(case, count)]
     told += ["--out", run.path, "--seed", seed, "--threads", 1]
     record, seconds = edgekd("distill", made / case.teacher, *told, *diet, *clock)
     exported, _ = edgekd("export", run.path)
     return {
-        "accuracy": accuracy(run.student_onnx, test),
+        **worth(case, run.student_onnx),
         "parameters": record["student"]["parameters"],
         "smaller": record["teacher"]["parameters"] / record["student"]["parameters"],
         "bytes": {name: one["bytes"] for name, one in exported["files"].items()},
@@ -121,21 +137,22 @@ def distilled(case: Case, count: int, seed: int, clock: list[Any], made: Path, f
     }
 
 
-def width_for(count: int) -> float:
-    """The largest width, in 64ths, at which so many students of 256 numbers together stay below `MOST` parameters."""
-    shares = Parts(contiguous(256, count))
-    sizes = (
-        (step / 64, parameters(build_student(STUDENT, step / 64, (1, 28, 28), 10, parts=shares)))
-        for step in range(8, 65)
-    )
-    return max(width for width, size in sizes if size <= MOST)
+def width_for(case: Case, count: int) -> float:
+    """The largest width, in 64ths, at which so many students together stay below `MOST` parameters."""
+    shape, grid = ((1, 28, 28), None) if case.data != "camvid" else (camvid.SHAPE, camvid.SHAPE[1:])
+    shares = Parts(contiguous(WIDTH[case.student], count), grid=grid)
+
+    def size(width: float) -> int:
+        return parameters(build_student(case.student, width, shape, 10, grid, parts=shares))
+
+    return max(step / 64 for step in range(4, 65) if size(step / 64) <= MOST)
 
 
 def fingerprint(case: Case, clock: list[Any], made: Path) -> dict[str, Any]:
     """What decides a run, but for its seed, the number of students and edgekd's code."""
     recipe = find_method(case.method).recipe.model_dump(exclude_defaults=True)
     digest = hashlib.sha256((made / case.teacher).read_bytes()).hexdigest()
-    return {"teacher": digest, "method": case.method, "clock": clock, "recipe": recipe, "student": [STUDENT, MOST]}
+    return {"teacher": digest, "method": case.method, "clock": clock, "recipe": recipe, "student": [case.student, MOST]}
 
 
 @dataclass(frozen=True)
@@ -156,7 +173,9 @@ class Classes:
         entry |= {"title": case.title, "published": case.published, "reach": case.reach}
         entry["teacher"] = json.loads((self.made / case.teacher).with_suffix(".json").read_text())
         runs = entry["students"][cell.place[3]]
-        runs["summary"] = {"accuracy": spread([one["accuracy"] for one in runs["seeds"].values()])}
+        found = list(runs["seeds"].values())
+        figures = [name for name in ("accuracy", "mean_iou") if name in found[0]]
+        runs["summary"] = {name: spread([one[name] for one in found]) for name in figures}
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
