@@ -95,7 +95,7 @@ def test_every_class_has_its_samples_and_their_mean_with_words_for_them(run: Run
 
 
 def test_real_samples_are_not_called_generated(tmp_path: Path, make_picker: Make) -> None:
-    samples = {"name": "real.npz", "sha256": "0", "images": 40, "resized": 0}
+    samples = {"count": 40, "sha256": "0", "alone": True}
     told = {"samples": samples, "settings": {"seed": 0, "samples": str(tmp_path / "real.npz")}}
     run = finished(tmp_path / "run", make_picker("teacher.onnx"), make_picker("student-file.onnx"), **told)
     page, read, _ = made(run)
