@@ -91,7 +91,9 @@ class Recipe(Record):
     )
     generator_batch: int = Field(ge=2)
     student_batch: int = Field(ge=2)
-    generator_steps: int = Field(ge=1, description="generator updates per round")
+    generator_steps: int = Field(
+        ge=0, description="generator updates per round; 0: the images are another run's, see `edgekd sweep`"
+    )
     student_steps: int = Field(ge=1, description="student updates per round")
     share_batch: bool = Field(description="one batch serves both updates, and nothing is replayed (DAFL)")
     fresh: bool = Field(
@@ -152,6 +154,8 @@ class Recipe(Record):
 
     @model_validator(mode="after")
     def _student_has_a_diet(self) -> Recipe:
+        if self.share_batch and not self.generator_steps:
+            raise ValueError("share_batch needs generator_steps")
         if self.fresh and (self.share_batch or self.bank or self.prior or self.shift or self.mirror):
             raise ValueError("fresh batches go with neither share_batch, bank, prior, shift nor mirror")
         if not (self.share_batch or self.fresh) and self.bank < self.student_batch:

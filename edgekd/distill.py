@@ -5,6 +5,7 @@ It never sees labelled data, and no figure of accuracy decides anything here: th
 
 from __future__ import annotations
 
+import os
 import signal
 import threading
 import time
@@ -17,7 +18,8 @@ from typing import Any
 import safetensors.torch
 import torch
 
-from edgekd import parts
+from edgekd import parts, provenance
+from edgekd.checkpoint import restore, save, take_over
 from edgekd.config import DistillSettings, Reach
 from edgekd.distributed import Ranks, processes
 from edgekd.errors import BadRun, BadSetting, OutOfQueries, Refused
@@ -26,20 +28,19 @@ from edgekd.machine import chosen_device, keep_freed_memory, working_on
 from edgekd.networks import Standardized, generator_of, student_of
 from edgekd.objectives import find_method
 from edgekd.pace import OWN_SHARE, PRIOR_SHARE, Clock, before_training, due
-from edgekd.provenance import check_same, cut_metrics, described_again, discard, new_record, own_images
 from edgekd.run_folder import HeldOut, RunFolder, atomic, write_json
 from edgekd.settings import fitted, resolve_settings, suited
 from edgekd.synthesis import questions
 from edgekd.synthesis.grid import write_grid
 from edgekd.teachers import require
 from edgekd.teachers.asked import AskedTeacher
-from edgekd.teachers.codes import from_codes
+from edgekd.teachers.codes import from_codes, to_codes
 from edgekd.teachers.ledger import Ledger
 from edgekd.teachers.lesson import lesson_of
 from edgekd.teachers.open import Known, Named, Opened, opened_teachers
 from edgekd.teachers.shared import SharedLedger
 from edgekd.teachers.spec import Interface
-from edgekd.training import HELD_OUT, Training
+from edgekd.training import HELD_OUT, Terms, Training
 
 __all__ = ["Progress", "distill", "resolve_settings"]
 
@@ -59,6 +60,7 @@ def distill(
     watch: Watch = lambda _: None,
     checkpoint_seconds: float = CHECKPOINT_SECONDS,
     reach: Reach | None = None,
+    bank: RunFolder | None = None,
 ) -> None:
     """Distil one or more teachers into a student, into a run folder.
 
@@ -81,6 +83,7 @@ def distill(
         watch: told of progress about once a second.
         checkpoint_seconds: time between checkpoints, longer where they are large; the last state is always written.
         reach: credentials and patience for teachers outside this process.
+        bank: a finished run of these teachers, whose images and answers are taken over; see `settings.following`.
 
     Raises:
         BadModel, BadSetting, BadRun, UnknownName, CannotLoad: nothing has been written.
@@ -103,26 +106,33 @@ def distill(
     ledger = SharedLedger(run.ledger_file, settings.max_queries, ranks)
     names = [teachers] if isinstance(teachers, str | Path) else list(teachers)
     before = run.record() if resume else None
+    bank = bank or provenance.bank_of(run, before)
+    known = before or (bank.record() if bank else None)
     with (
-        _opened_by_all(names, settings, ledger, reach or Reach(), described_again(before)) as opened,
+        _opened_by_all(names, settings, ledger, reach or Reach(), provenance.described_again(known)) as opened,
         working_on(device),
     ):
         settings = suited(settings, [one.teacher.signals for one in opened])
         settings = fitted(settings, opened[0].teacher.spec.height, opened[0].teacher.spec.width)
+        provenance.check_bank(bank, opened, settings)
         training, record = _prepared(opened, settings, run, before, ranks)
+        if bank is not None:
+            take_over(training, bank.checkpoint_file)
+            record["bank"] = os.path.relpath(bank.path, run.path)
         if resume:
             _take_up(training, run)
             training.spent &= before is not None and before["settings"].get("max_queries") == ledger.limit
         ranks.meet()
         if overwrite and ranks.first and run.path.exists():
-            discard(run, opened)
+            provenance.discard(run, opened)
         with _stop_asked(ranks) as stop, _recorded(run, record, training, ledger, watch):
-            tell_of_teachers(opened, settings, record, watch)
-            _count_probes(opened, ledger, resume)
             clock = Clock(training, settings)
-            _ask_about_prior(training, clock, run, ledger, watch, stop)
+            if bank is None:
+                tell_of_teachers(opened, settings, record, watch)
+                _count_probes(opened, ledger, resume)
+                _ask_about_prior(training, clock, run, ledger, watch, stop)
             _loop(training, clock, run, ledger, watch, stop, checkpoint_seconds)
-            _finish(training, run)
+            _finish(training, run, bank)
             if clock.fraction() < 1 or not training.step:
                 raise OutOfQueries(ledger.asked, ledger.limit or 0)
 
@@ -144,8 +154,8 @@ def _prepared(
     opened: Sequence[Opened], settings: DistillSettings, run: RunFolder, before: dict[str, Any] | None, ranks: Ranks
 ) -> tuple[Training, dict[str, Any]]:
     """The training at its beginning and the record of the run, of teachers that fit the method and the run so far."""
-    record = check_same(run, before, opened, settings) if before else new_record(opened, settings)
-    own = own_images(settings, opened[0].teacher.spec, record)
+    record = provenance.check_same(run, before, opened, settings) if before else provenance.new_record(opened, settings)
+    own = provenance.own_images(settings, opened[0].teacher.spec, record)
     torch.manual_seed(settings.seed)  # here, so that a run begun again draws what it drew the first time
     student = _checked(student_of(record), opened[0].teacher.spec)
     if before is None or not run.checkpoint_file.is_file():
@@ -216,7 +226,9 @@ def _loop(
         recipe.asked or told(ledger.affords_a_round())
     ):
         training.begin_round(fraction)
-        images, targets, terms = training.generator_round(clock.expired)
+        terms: Terms = {}
+        if recipe.generator_steps:
+            images, targets, terms = training.generator_round(clock.expired)
         if count := due(training, fraction, ledger.limit):
             training.ask_next(images, count)
         for _ in range(0 if training.warming_up else recipe.student_steps):
@@ -289,13 +301,13 @@ def _checked(student: Standardized, spec: Interface) -> Standardized:
 def _take_up(training: Training, run: RunFolder) -> None:
     """Go on from the checkpoint; a run that was killed before its first one starts from its beginning."""
     if run.checkpoint_file.is_file():
-        training.restore(run.checkpoint_file)
+        restore(training, run.checkpoint_file)
     if not training.ranks.first:
         return
     for leftover in run.path.rglob(".*.??????*"):  # what `atomic` was writing when the run was killed
         if leftover.is_file():
             leftover.unlink()
-    cut_metrics(run, training.step)
+    provenance.cut_metrics(run, training.step)
 
 
 @contextmanager
@@ -337,7 +349,7 @@ def _counted(training: Training) -> dict[str, float]:
 
 def _save(training: Training, run: RunFolder) -> None:
     """Checkpoint and weights of this moment, so that an interrupted run can be resumed and exported."""
-    training.save(run.checkpoint_file)
+    save(training, run.checkpoint_file)
     if not training.ranks.first:
         return
     written = [(training.student, run.student_weights)]
@@ -348,16 +360,21 @@ def _save(training: Training, run: RunFolder) -> None:
             file.write(safetensors.torch.save(weights))
 
 
-def _finish(training: Training, run: RunFolder) -> None:
+def _finish(training: Training, run: RunFolder, bank: RunFolder | None) -> None:
     """The last state, procedural images, and the held-out ones with the teachers' answers in full precision."""
     _save(training, run)
     first = training.ranks.first
+    if bank is not None:
+        if first:
+            provenance.take_samples(run, bank)
+        return
     if len(training.prior):
         always = torch.Generator().manual_seed(0)
         chosen = torch.randperm(len(training.prior), generator=always, device="cpu")[:HELD_OUT]
-        procedural = training.prior.codes_at(chosen.to(training.device)).cpu()
+        learned = training.prior.codes_at(chosen.to(training.device)).cpu()
+        unseen = to_codes(training.supply.bred(HELD_OUT // 2), training.low, training.high).cpu()
         if first:
-            run.write_procedural(procedural.numpy())
+            run.write_procedural(learned.numpy(), unseen.numpy())
     elif training.alone:
         some, _ = training.bank.newest(HELD_OUT)
         if first:

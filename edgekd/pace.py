@@ -56,7 +56,7 @@ def due(training: Training, fraction: float, limit: int | None) -> int:
     A limit is spent evenly, from what procedural images leave of it until `SPENT` of the run is done, and never a few
     images at a time. The first round asks about some of the generator's whatever there is: one has to be held out.
     """
-    usual = training.recipe.asked
+    usual = training.recipe.asked if training.recipe.generator_steps else 0
     if limit is None or not usual or not training.step:
         return usual
     if training.spent or fraction >= SPENT:

@@ -177,6 +177,41 @@ def check_same(
     return record | {"settings": told}
 
 
+def bank_of(run: RunFolder, record: Mapping[str, Any] | None) -> RunFolder | None:
+    """The run whose images a run learns from, if they are not its own."""
+    return RunFolder(run.path / record["bank"]) if record is not None and record.get("bank") else None
+
+
+def check_bank(bank: RunFolder | None, opened: Sequence[Opened], settings: DistillSettings) -> None:
+    """See that a run's images and answers are what these teachers and this method would make.
+
+    Raises:
+        BadSetting: there is no such run, and nothing is to be generated either.
+        BadRun: it has not come to its end, or is of other teachers or another method.
+    """
+    if bank is None:
+        if not settings.recipe.generator_steps:
+            what = "0 leaves the student without images"
+            raise BadSetting(what, where="recipe: generator_steps", allowed="1 and more; 0 in what edgekd sweep writes")
+        return
+    record = bank.record()
+    if record["state"] != "finished" and "--max-queries" not in str(record.get("stopped")):
+        raise BadRun("it is not finished, so its images are not there yet", where=bank.path, hint="resume it first")
+    if [one["sha256"] for one in described_again(record)] != [one.facts["sha256"] for one in opened]:
+        raise BadRun("its images were answered by other teachers", where=bank.path)
+    if record["settings"]["method"] != settings.method:
+        raise BadRun(f"its images were made by --method {record['settings']['method']}", where=bank.path)
+
+
+def take_samples(run: RunFolder, bank: RunFolder) -> None:
+    """Give a run the held-out and procedural images of the one that it learned from, and the picture of them."""
+    for file in (run.held_out_file, run.procedural_file, run.samples / "final.png"):
+        theirs = bank.samples / file.name
+        if theirs.is_file():
+            with atomic(file) as copy:
+                copy.write(theirs.read_bytes())
+
+
 def discard(run: RunFolder, opened: Sequence[Opened]) -> None:
     """Remove a run that is to be overwritten, and nothing that is not a run.
 

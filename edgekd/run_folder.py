@@ -8,8 +8,8 @@
     parts/                 student_0.onnx, … and head.onnx: students side by side, each a file of its own
     ledger.sqlite          what a query-only teacher was asked and what it answered; grows across resumptions
     samples/               held_out.npz (uint8 images, teacher logits, their meaning), grids of generated images as PNG,
-                           procedural.npz (uint8 images that the student learned from beside generated ones, or
-                           instead of them, if they are real samples)
+                           procedural.npz (uint8 images that the student learned from beside generated ones, or real
+                           samples instead of them; and some that it did not learn from)
     aggregation.json       how a student's headers are joined, if not by their mean
     export.json  bench.json  evaluation.json  fidelity.json
     profile.svg            where the time of an inference goes
@@ -247,11 +247,11 @@ class RunFolder:
             bounds = np.array([samples.low, samples.high])
             np.savez_compressed(file, images=samples.codes, logits=samples.logits, range=bounds, **told)
 
-    def procedural(self, shape: tuple[int, int, int]) -> NDArray[np.uint8]:
+    def procedural(self, shape: tuple[int, int, int], *, unseen: bool = False) -> NDArray[np.uint8]:
         """Some of the procedural images that the student learned from, `[N, C, H, W]`; N is 0 where there are none.
 
         Args:
-            shape: C, H, W.
+            shape, unseen: C, H, W; others of the same kind, not learned from, of which older runs have none.
 
         Raises:
             BadRun: damaged.
@@ -259,15 +259,15 @@ class RunFolder:
         if not self.procedural_file.is_file():
             return np.empty((0, *shape), np.uint8)
         with _arrays(self.procedural_file, "procedural images") as data:
-            codes: NDArray[np.uint8] = data["images"]
+            codes: NDArray[np.uint8] = data.get("unseen", data["images"][:0]) if unseen else data["images"]
             if codes.dtype != np.uint8 or codes.shape[1:] != shape:
                 raise ValueError(f"{codes.dtype} {list(codes.shape)}, not uint8 {[len(codes), *shape]}")
             return codes
 
-    def write_procedural(self, codes: NDArray[np.uint8]) -> None:
-        """Store procedural images `[N, C, H, W]`, atomically."""
+    def write_procedural(self, codes: NDArray[np.uint8], unseen: NDArray[np.uint8] | None = None) -> None:
+        """Store procedural images `[N, C, H, W]`, those learned from and others, atomically."""
         with atomic(self.procedural_file) as file:
-            np.savez_compressed(file, images=codes)
+            np.savez_compressed(file, images=codes, unseen=codes[:0] if unseen is None else unseen)
 
     def scorer(self) -> list[float] | None:
         """The K weights by which the student's headers are joined; None where it is by their mean.
@@ -384,7 +384,7 @@ def latest(runs: Path = RUNS) -> RunFolder:
             damaged = f" that could be used: {error}"
     if not started:
         hint = "name a run folder, or start one with: edgekd distill teacher.onnx"
-        raise BadRun(f"no run here{damaged}", where=runs, hint=hint)
+        raise BadRun(f"no run here{damaged}", where=runs, hint=hint, page="tutorial.md#distil")
     return started[max(started)]
 
 

@@ -98,6 +98,23 @@ def suited(settings: DistillSettings, offered: Sequence[frozenset[Signal]]) -> D
     return settings.model_copy(update={"method": name, "recipe": recipe})
 
 
+def following(settings: DistillSettings) -> DistillSettings:
+    """The settings of a student that learns from the images of a finished run: nothing is generated for it.
+
+    Raises:
+        BadSetting: the recipe asks the teacher about every batch, and the number of questions is limited.
+    """
+    recipe = settings.recipe
+    fresh = recipe.fresh or (recipe.share_batch and not recipe.bank)
+    if settings.max_queries is not None and (fresh or recipe.shift or recipe.mirror):
+        what = f"method {settings.method} asks the teacher about every batch of every student"
+        raise BadSetting(what, where="--max-queries", allowed="with --method edgekd")
+    changed = {"generator_steps": 0, "share_batch": False, "fresh": fresh, "generator_life": 0, "warm_up": 0.0}
+    changed |= {"rivals": 0, "rivalry": 0.0}  # there is nothing to choose
+    told = {"recipe": recipe.model_copy(update=changed), "max_queries": None, "samples": None}
+    return settings.model_copy(update=told | {"fixed": tuple(sorted({*settings.fixed, *changed}))})
+
+
 def fitted(settings: DistillSettings, height: int, width: int) -> DistillSettings:
     """Settings whose batches suit images of a size: the same number of pixels, if nobody asked for so many images.
 

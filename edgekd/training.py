@@ -5,25 +5,20 @@ It knows how to take one generator step and one student step. When to take them 
 
 from __future__ import annotations
 
-import io
 import math
 from collections.abc import Callable, Sequence
-from pathlib import Path
-from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from edgekd.config import Recipe
 from edgekd.distributed import ALONE, Ranks
-from edgekd.errors import BadRun
-from edgekd.machine import bfloat16_is_fast, random_states, set_random_states
+from edgekd.machine import bfloat16_is_fast
 from edgekd.networks import Standardized
 from edgekd.networks.generators import Generator
 from edgekd.networks.optimizers import Optimizer, student_optimizer
 from edgekd.networks.synchronized import synchronize
 from edgekd.objectives import Objective
-from edgekd.run_folder import atomic
 from edgekd.synthesis import questions
 from edgekd.synthesis.bank import Bank
 from edgekd.synthesis.health import Health, examined
@@ -345,41 +340,6 @@ class Training:
             images = rounded(self.generator(self.ranks.share(latents)), self.low, self.high)
             images = self.ranks.gather(images, len(latents))
             return images, self._target(images)
-
-    def save(self, path: Path) -> None:
-        """Write the whole state, atomically. Of several processes the first writes that of all."""
-        parts = {name: getattr(self, name).state_dict() for name in _PARTS}
-        counters = {name: getattr(self, name) for name in _COUNTERS}
-        if not self.ranks.first:
-            return
-        written = io.BytesIO()  # torch hides a full disk behind an error of its own, so it never writes to one
-        torch.save({"parts": parts, "counters": counters, "random": random_states(self.device)}, written)
-        with atomic(path) as file:
-            file.write(written.getbuffer())
-
-    def restore(self, path: Path) -> None:
-        """Take up the state of an earlier `save`.
-
-        Raises:
-            BadRun: the file is missing, damaged or of another network.
-        """
-        try:
-            state: dict[str, Any] = torch.load(path, map_location=self.device, weights_only=True)
-            for name in _PARTS:
-                getattr(self, name).load_state_dict(state["parts"][name])
-            for name in _COUNTERS:
-                setattr(self, name, state["counters"][name])
-            set_random_states(state["random"], self.device)
-        except Exception as error:  # a damaged pickle may raise anything at all
-            hint = "start afresh with --overwrite"
-            raise BadRun("the checkpoint is damaged or does not fit this run", where=path, hint=hint) from error
-
-
-_PARTS = (
-    *("student", "rivals", "generator", "student_optimizer", "generator_optimizer", "objective"),
-    *("bank", "prior", "held_out", "supply"),
-)
-_COUNTERS = ("step", "seconds", "images_seen", "examined", "collapses", "asked", "spent")
 
 
 def _set_rate(optimizer: Optimizer, rate: float, fraction: float) -> None:
