@@ -17,7 +17,7 @@ from typing import Annotated
 import typer
 
 from edgekd import __version__, terminal
-from edgekd.cli import catalogue, checking, distilling, examining, looking, measuring, models
+from edgekd.cli import catalogue, checking, distilling, examining, looking, measuring, models, sweeping
 
 app = typer.Typer(
     name="edgekd",
@@ -53,6 +53,7 @@ def edgekd(
 for command in (models.inspect, distilling.distill, models.aggregate, models.export, measuring.bench):
     app.command()(command)
 app.command("eval")(models.evaluate)
+app.command()(sweeping.sweep)
 app.command()(measuring.gate)
 app.command()(looking.report)
 app.command()(examining.doctor)

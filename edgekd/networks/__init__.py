@@ -26,6 +26,7 @@ from edgekd.user_code import working_directory_on_path
 
 Shape = tuple[int, int, int]
 Factory = Callable[[Shape, int, float], nn.Module]
+OWN = "extend/student.md"
 QUARTER = 0.25
 """The share of the teacher's parameters that `--student auto` aims at."""
 TWENTIETH = 0.05
@@ -185,11 +186,20 @@ def _known_student(name: str, shape: Shape, classes: int, width: float, grid: Gr
     if grid is not None and name in PIXEL_STUDENTS:
         return PIXEL_STUDENTS[name][0](shape, classes, width, grid)
     known = ["auto", *(PIXEL_STUDENTS if grid else STUDENTS), "module:factory"]
-    if name not in {**STUDENTS, **PIXEL_STUDENTS}:
-        raise UnknownName("student", name, known)
+    require_student(name, known)
     answers = ("for the image as a whole", "for every pixel")
     what = f"it answers {answers[not grid]}, the teacher {answers[bool(grid)]}"
     raise BadSetting(what, where=f"student {name}", allowed=", ".join(known))
+
+
+def require_student(name: str, known: Sequence[str] = ("auto", *STUDENTS, *PIXEL_STUDENTS, "module:factory")) -> None:
+    """See that there is a student of that name, whatever it is to answer; a factory is not looked for.
+
+    Raises:
+        UnknownName: there is none; those that are `known` are told.
+    """
+    if name not in {"auto", *STUDENTS, *PIXEL_STUDENTS} and not is_factory(name):
+        raise UnknownName("student", name, known)
 
 
 def is_factory(name: str) -> bool:
@@ -240,9 +250,9 @@ def _own_student(name: str, width: float, shape: Shape, classes: int) -> nn.Modu
         with working_directory_on_path():
             network = getattr(importlib.import_module(module), attribute)(shape, classes, width)
     except Exception as error:  # the user's own code may raise anything
-        raise BadSetting(f"{type(error).__name__}: {error}", where=f"student {name}") from error
+        raise BadSetting(f"{type(error).__name__}: {error}", where=f"student {name}", page=OWN) from error
     if not isinstance(network, nn.Module):
-        raise BadSetting("the factory returned no torch.nn.Module", where=f"student {name}")
+        raise BadSetting("the factory returned no torch.nn.Module", where=f"student {name}", page=OWN)
     return network
 
 

@@ -1,4 +1,4 @@
-"""Static charts as SVG, in the colours of the page: lines over time, bars, and whiskers of an interval.
+"""Static charts as SVG, in the colours of the page: lines over time, points in a plane, bars, and whiskers.
 
 They are small on purpose: what a chart needs here is a scale, a line and words for those who do not see it. Colours
 are classes of the page's style, so that one chart serves light and dark.
@@ -6,6 +6,7 @@ are classes of the page's style, so that one chart serves light and dark.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
@@ -15,6 +16,7 @@ from edgekd.tags import Node, tag
 WIDTH, HEIGHT = 340, 150
 LEFT, RIGHT, TOP, BOTTOM = 46, 8, 8, 22
 POINTS = 160
+WIDE, TALL, EDGE = 620, 300, 64
 Write = Callable[[float], str]
 
 
@@ -69,6 +71,62 @@ def lines(label: str, series: Sequence[Series], *, x_write: Write, y_write: Writ
     return tag(
         "svg", grid, drawn, ends, told, viewBox=f"0 0 {WIDTH} {HEIGHT}", role="img", aria_label=label, class_="chart"
     )
+
+
+@dataclass(frozen=True)
+class Point:
+    """A place in a plane, what it is called, and how it is drawn: `kind` is its colour, `filled` sets it apart."""
+
+    name: str
+    x: float
+    y: float
+    kind: str = "one"
+    filled: bool = True
+
+
+def scatter(label: str, points: Sequence[Point], *, x_write: Write, y_write: Write, path: Sequence[Point] = ()) -> Node:
+    """Points in a plane, each called what it is, with the ends of both axes told; x is drawn by its logarithm.
+
+    Args:
+        label: the chart in words.
+        points: one at least, x above 0.
+        x_write, y_write: how values are told at the axes.
+        path: points that are joined by steps, from the left to the right.
+    """
+    first, last = _padded(math.log(min(p.x for p in points)), math.log(max(p.x for p in points)))
+    low, high = _padded(min(p.y for p in points), max(p.y for p in points))
+    wide, tall = WIDE - EDGE - 90, TALL - 2 * TOP - BOTTOM
+
+    def at(point: Point) -> tuple[float, float]:
+        across = EDGE + 10 + wide * (math.log(point.x) - first) / (last - first)
+        return across, 2 * TOP + tall * (high - point.y) / (high - low)
+
+    steps = [at(p) for p in path]
+    corners = [corner for (x, y), (onward, _) in pairwise(steps) for corner in ((x, y), (onward, y))] + steps[-1:]
+    drawn: list[Node] = [
+        tag("line", x1=EDGE, x2=WIDE - RIGHT, y1=TALL - BOTTOM, y2=TALL - BOTTOM, class_="rule"),
+        tag("line", x1=EDGE, x2=EDGE, y1=TOP, y2=TALL - BOTTOM, class_="rule"),
+        tag("polyline", points=" ".join(f"{x:.1f},{y:.1f}" for x, y in corners), class_="line three"),
+    ]
+    for point in points:
+        x, y = at(point)
+        drawn.append(tag("circle", cx=x, cy=y, r=4, class_=f"{'fill' if point.filled else 'ring'} {point.kind}"))
+        drawn.append(tag("text", point.name, x=x + 3, y=y - 8))
+    drawn += [
+        tag("text", y_write(y), x=EDGE - 5, y=2 * TOP + tall * (high - y) / (high - low) + 4, text_anchor="end")
+        for y in {low, high}
+    ]
+    drawn += [
+        tag(
+            "text",
+            x_write(math.exp(x)),
+            x=EDGE + 10 + wide * (x - first) / (last - first),
+            y=TALL - 6,
+            text_anchor="middle",
+        )
+        for x in {first, last}
+    ]
+    return tag("svg", drawn, viewBox=f"0 0 {WIDE} {TALL}", role="img", aria_label=label, class_="chart")
 
 
 def _padded(low: float, high: float) -> tuple[float, float]:

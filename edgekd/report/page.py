@@ -29,10 +29,11 @@ def page(facts: Facts, verdicts: Verdicts | None = None, *, head: Sequence[Node]
     """
     title = f"{facts.run.path.absolute().name}: edgekd report"
     body = tag("body", _body(facts, verdicts))
-    return tag("html", tag("head", _head(title, policy), head), body, lang="en")
+    return tag("html", tag("head", in_head(title, policy), head), body, lang="en")
 
 
-def _head(title: str, policy: str) -> list[Node]:
+def in_head(title: str, policy: str = POLICY) -> list[Node]:
+    """What every page begins with: its title, the style, what may be loaded."""
     style = resources.files("edgekd.report").joinpath("style.css").read_text(encoding="utf-8")
     return [
         tag("meta", charset="utf-8"),

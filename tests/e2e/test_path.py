@@ -98,6 +98,39 @@ def test_the_whole_path_runs_from_a_wheel_by_its_console_script(home: Path, tmp_
     assert held.stdout.splitlines()[-1] == "gate: ok, 3 limits held"
 
 
+def test_a_sweep_that_is_killed_goes_on_and_leaves_ordinary_runs(home: Path, tmp_path: Path) -> None:
+    for name in ("teacher.onnx", "small.toml", "quick.toml"):
+        shutil.copy(home / name, tmp_path)
+    edgekd = runner(sys.executable, tmp_path)
+    told = [
+        "--students",
+        "cnn-small,lenet5-tiny",
+        "--widths",
+        "0.25",
+        "--config",
+        "small.toml",
+        "--target",
+        "quick.toml",
+    ]
+    command = [sys.executable, "-m", "edgekd", "sweep", "teacher.onnx", *told, "--out", "swept"]
+    process = subprocess.Popen(command, cwd=tmp_path, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)
+    while not (tmp_path / "swept/cnn-small-0.25/student.onnx").is_file():
+        assert process.poll() is None, process.stderr
+        time.sleep(0.05)
+    process.kill()
+    process.communicate()
+    again = ["sweep", "teacher.onnx", "--out", "swept", "--resume", "--target", "quick.toml"]
+    record = json.loads(edgekd(*again, "--max-size", "1MB", "--json").stdout)
+    assert record["cheapest"]["run"] == "lenet5-tiny-0.25"
+    for name in ("cnn-small-0.25", "lenet5-tiny-0.25"):
+        run = f"swept/{name}"
+        edgekd("export", run, "--int8", "--force")
+        edgekd("bench", run, "--target", "quick.toml")
+        edgekd("gate", run, "--max-size", "1MB", "--min-agreement", "0")
+        assert (tmp_path / edgekd("report", run).stdout.strip()).is_file()
+    assert (tmp_path / "swept/sweep.html").is_file()
+
+
 OWN_STUDENT = """import torch
 def make(shape, classes, width):
     return torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(shape[0] * shape[1] * shape[2], classes))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 from chromium import PROGRAM, Browser, browser
@@ -11,6 +12,7 @@ from folders import begun, finished
 from test_tags import HOSTILE
 
 from edgekd.report import report
+from edgekd.report.comparison import write_comparison
 
 pytestmark = [pytest.mark.slow, pytest.mark.skipif(PROGRAM is None, reason="no Chromium here")]
 
@@ -21,8 +23,27 @@ def chromium() -> Iterator[Browser]:
         yield found
 
 
-@pytest.fixture(params=["finished", "begun"])
+def _row(name: str, model: str, size: int, agreement: float, front: bool) -> dict[str, Any]:
+    told = {"run": name, "model": model, "bytes": size, "parameters": size // 4, "p50_ms": 0.1, "agreement": agreement}
+    ends = {"interval": [agreement - 0.02, agreement + 0.02], "broken": [] if front else ["max_size"]}
+    return told | ends | {"estimate": None, "front": front}
+
+
+def _swept(folder: Path) -> Path:
+    """The page of a sweep, of names as bad as they come."""
+    rows = [_row(HOSTILE + str(k), "student", 300_000 >> k, 0.9 - k / 20, k % 2 == 0) for k in range(4)]
+    rows += [_row(HOSTILE + str(k), "student.int8", 90_000 >> k, 0.89 - k / 20, True) for k in range(4)]
+    best = {"run": HOSTILE, "model": "student.int8"}
+    record = {"teachers": [HOSTILE], "target": "cpu", "rows": rows, "cheapest": best, "not_measured": None}
+    folder.mkdir()
+    write_comparison(record, folder / "sweep.html")
+    return folder / "sweep.html"
+
+
+@pytest.fixture(params=["finished", "begun", "sweep"])
 def page(request: pytest.FixtureRequest, tmp_path: Path, make_picker: Callable[..., Path]) -> str:
+    if request.param == "sweep":
+        return _swept(tmp_path / "swept").as_uri()
     teacher = make_picker("teacher.onnx")
     made = (
         finished(tmp_path / "run", teacher, make_picker())
