@@ -29,30 +29,59 @@ def _grey(name: str) -> Callable[[Path], tuple[Split, Split]]:
 
 
 def _cifar10(folder: Path) -> tuple[Split, Split]:
-    """CIFAR-10 as JPEG, `train/CLASS/0000.jpg`; classes are numbered in alphabetical order."""
-    found: dict[str, list[tuple[str, np.ndarray]]] = {"train": [], "test": []}
+    return _jpegs(folder, "train"), _jpegs(folder, "test")
+
+
+def _jpegs(folder: Path, wanted: str) -> Split:
+    """A part of CIFAR-10 as JPEG, `train/CLASS/0000.jpg`; classes are numbered in alphabetical order."""
+    found: list[tuple[str, np.ndarray]] = []
     with tarfile.open(folder / "cifar10-jpeg.tar.xz") as archive:
         for entry in archive:
-            file = archive.extractfile(entry) if entry.name.endswith(".jpg") else None
+            part, name, _ = entry.name.split("/")[-3:] if entry.name.endswith(".jpg") else ("", "", "")
+            file = archive.extractfile(entry) if part == wanted else None
             if file is not None:
-                part, name, _ = entry.name.split("/")[-3:]
-                found[part].append((name, np.asarray(Image.open(io.BytesIO(file.read())).convert("RGB"))))
-    names = sorted({name for name, _ in found["train"]})
-
-    def split(part: str) -> Split:
-        images = np.stack([image for _, image in found[part]]).transpose(0, 3, 1, 2)
-        return np.ascontiguousarray(images), np.array([names.index(name) for name, _ in found[part]])
-
-    return split("train"), split("test")
+                found.append((name, np.asarray(Image.open(io.BytesIO(file.read())).convert("RGB"))))
+    names = sorted({name for name, _ in found})
+    images = np.stack([image for _, image in found]).transpose(0, 3, 1, 2)
+    return np.ascontiguousarray(images), np.array([names.index(name) for name, _ in found])
 
 
-DATA = {"mnist": _grey("mnist"), "fashion_mnist": _grey("fashion_mnist"), "cifar10": _cifar10}
+def _digits(_: Path) -> tuple[Split, Split]:
+    """The 1,797 digits of 8x8 that come with scikit-learn (Alpaydin and Kaynak, 1998), as 16x16; every fifth tests."""
+    from sklearn.datasets import load_digits  # noqa: PLC0415 - of the `benchmarks` extra
+
+    found = load_digits()
+    images = np.rint(found.images * (255 / 16)).astype(np.uint8).repeat(2, axis=1).repeat(2, axis=2)[:, None]
+    tests = np.arange(len(images)) % 5 == 0
+    labels = found.target.astype(np.int64)
+    return (images[~tests], labels[~tests]), (images[tests], labels[tests])
+
+
+def _letters(_: Path) -> tuple[Split, Split]:
+    from letters import TEST, TRAINING, letters  # noqa: PLC0415 - needs matplotlib
+
+    return letters(TRAINING, 26_000, 0), letters(TEST, 5_200, 1)
+
+
+DATA = {
+    "mnist": _grey("mnist"),
+    "fashion_mnist": _grey("fashion_mnist"),
+    "cifar10": _cifar10,
+    "digits": _digits,
+    "letters": _letters,
+}
 
 
 @cache
 def load(name: str, folder: Path = SHARED) -> tuple[Split, Split]:
     """Training and test split of a data set, each uint8 `[N, C, H, W]` and int64 `[N]`."""
     return DATA[name](folder)
+
+
+@cache
+def images_to_test(name: str, folder: Path = SHARED) -> Images:
+    """The images of the test split alone: those of CIFAR-10 take long to decode."""
+    return _jpegs(folder, "test")[0] if name == "cifar10" else load(name, folder)[1][0]
 
 
 def write_test(name: str, path: Path, folder: Path = SHARED) -> Path:

@@ -12,6 +12,9 @@ from statistics import mean, stdev
 from typing import Any
 
 ROOT = Path(__file__).resolve().parent.parent
+sys.path.insert(0, str(ROOT / "benchmarks"))
+from fidelity_table import fidelity  # noqa: E402
+
 README = ROOT / "README.md"
 
 
@@ -374,6 +377,7 @@ TABLES = {
     "teacher_class": teacher_class,
     "quantize": quantize,
     "bench": bench,
+    "fidelity": fidelity,
 }
 
 

@@ -111,6 +111,13 @@ TEACHERS = {
         )
         for seed in (1, 2)
     },
+    "cifar10-lenet": Plan(lambda: LeNet5(3, 10), 10, adam, "LeNet-5", False, "cifar10"),
+    "mnist-bn": Plan(lambda: ResNet(1, 10, 0.5, STEM, STAGES), 2, descent_of, "residual network", True, "mnist", still),
+    "digits": Plan(lambda: ResNet(1, 10, 0.5, STEM, STAGES), 30, descent_of, "residual network", True, "digits", still),
+    "letters": Plan(
+        lambda: ResNet(1, 26, 0.5, STEM, STAGES), 4, descent_of, "residual network", True, "letters", still
+    ),
+    "letters-lenet": Plan(lambda: LeNet5(1, 26), 8, adam, "LeNet-5", False, "letters", still),
     "vit": Plan(ViT, 8, adam, "vision transformer, layer normalization only", False),
 }
 

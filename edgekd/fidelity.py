@@ -1,10 +1,11 @@
 """How well a student follows its teacher where there is no data: on probes, and what may be concluded from them.
 
 A probe is a set of images that the student did not learn from: generated ones that were held out, and what becomes of
-them when two are blended, when they are shifted, made faint or noisy. What a student does there says something about
-what it will do on real images, but not in the same numbers. The step from one to the other has to be learned from many
-teachers, students and data sets for which both are known (`benchmarks/fidelity/`); where no such calibration is at
-hand, shares are told and no estimate is made.
+them when two are blended, when they are shifted, made faint or noisy; ones that the generator makes now; procedural
+ones that were kept from the student, and blends of those with generated ones. What a student does there says something
+about what it will do on real images, but not in the same numbers. The step from one to the other has to be learned
+from many teachers, students and data sets for which both are known (`benchmarks/fidelity/`); where no such calibration
+is at hand, shares are told and no estimate is made.
 
 The record `edgekd.fidelity/1`:
 
@@ -12,7 +13,8 @@ The record `edgekd.fidelity/1`:
     model      file, sha256
     collapses  of the generator in the run
     probes     per name {n, agreement, interval (95 %, of the share on such images)}
-    per_class  list of {class, n, agreement (null without images), interval} on held-out images; empty but for classes
+    per_class  list of {class, n, agreement (null without images), interval} on held-out images; empty but for classes;
+               with an estimate also `estimate`: the class's share, moved in logits as that of all is
     seldom     classes of which fewer than ten images were held out
     estimate   null, or {agreement, interval (90 %)} on the unseen real distribution
     why        why there is no estimate, or null
@@ -22,6 +24,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
+from importlib import resources
 from pathlib import Path
 from typing import Any, Literal
 
@@ -31,10 +34,11 @@ from pydantic import Field
 
 import edgekd
 from edgekd import onnx_file, units
-from edgekd.codes import from_codes
+from edgekd.codes import from_codes, to_codes
 from edgekd.config import Record, validated
 from edgekd.errors import BadRun, BadSetting
 from edgekd.inference import fed
+from edgekd.quantize import Generated
 from edgekd.run_folder import HeldOut, RunFolder, read_json, task_of, write_json
 from edgekd.scoring import effective, wilson
 from edgekd.tasks import choices
@@ -43,6 +47,8 @@ from edgekd.teachers import answers
 SCHEMA = "edgekd.fidelity/1"
 COLLECTION = "edgekd.fidelities/1"
 FEW = 10
+_OTHERS = 1_000_003
+"""Added to a seed, so that the images are none of those that calibrated or judged INT8."""
 EDGE = 0.005
 """Shares are kept so far from 0 and 1 before their logit is taken: of a thousand images few tell more."""
 Codes = NDArray[np.uint8]
@@ -86,6 +92,32 @@ CHANGED: dict[str, Callable[[Codes, np.random.Generator], Codes]] = {
     "noisy": _noisy,
 }
 """Probes that are made of held-out images; the teacher is asked about them anew."""
+DRAWN = 1024
+"""Images that the generator makes for a probe."""
+PROBES = ("held_out", *CHANGED, "generated", "procedural", "mixed")
+
+
+def probes(run: RunFolder, held: HeldOut, seed: int) -> dict[str, Codes]:
+    """What a teacher's file is asked about, by name; an older run, or one that is not exported, has fewer.
+
+    Args:
+        run: of which images are taken, or made by its generator.
+        held: its held-out images.
+        seed: of what is drawn.
+    """
+    random = np.random.default_rng(seed)
+    found = {name: change(held.codes, random) for name, change in CHANGED.items()}
+    shape = held.codes.shape[1], held.codes.shape[2], held.codes.shape[3]
+    procedural = run.procedural(shape, unseen=True)
+    if run.generator_onnx.is_file():
+        drawn = np.concatenate(list(Generated(run.generator_onnx, DRAWN, seed + _OTHERS).parts()))
+        found["generated"] = to_codes(drawn, held.low, held.high)
+    if len(procedural):
+        found["procedural"] = procedural
+    if "generated" in found and len(procedural):
+        partner = found["generated"][: len(procedural)].astype(np.uint16)
+        found["mixed"] = ((partner + procedural[: len(partner)]) // 2).astype(np.uint8)
+    return found
 
 
 # ---------------------------------------------------------------------------------------------------------- calibration
@@ -119,6 +151,12 @@ def logit(share: float | NDArray[np.float64]) -> NDArray[np.float64]:
     return np.asarray(np.log(kept / (1 - kept)))
 
 
+def shipped_calibration() -> Calibration | None:
+    """The calibration that came with edgekd, if one was good enough to be shipped."""
+    path = Path(str(resources.files("edgekd") / "fidelity.json"))
+    return read_calibration(path) if path.is_file() else None
+
+
 def read_calibration(path: Path) -> Calibration:
     """A fitted calibration.
 
@@ -126,9 +164,8 @@ def read_calibration(path: Path) -> Calibration:
         BadSetting, BadRun: unreadable, or not one.
     """
     found = validated(Calibration, read_json(path), path)
-    if unknown := sorted(set(found.weights) - {"held_out", *CHANGED}):
-        allowed = ", ".join(["held_out", *CHANGED])
-        raise BadSetting(f"no probe is called {', '.join(unknown)}", where=path, allowed=allowed)
+    if unknown := sorted(set(found.weights) - set(PROBES)):
+        raise BadSetting(f"no probe is called {', '.join(unknown)}", where=path, allowed=", ".join(PROBES))
     return found
 
 
@@ -158,8 +195,7 @@ def fidelity(
     if not len(held.codes):
         raise BadRun("it holds no held-out images", where=run.held_out_file, hint="distil for longer")
     known = files.pop("teacher", None)
-    random = np.random.default_rng(seed)
-    images = {name: change(held.codes, random) for name, change in CHANGED.items()} if known else {}
+    images = probes(run, held, seed) if known else {}
     asked = {"held_out": held.codes, **images}
     theirs: dict[str, Choices] = {"held_out": choices(held.logits, held.task)}
     for name, codes in images.items():
@@ -193,6 +229,8 @@ def _told(
     if calibration is None:
         why = "no calibration was given; see benchmarks/fidelity"
     middle = calibration.estimate(shares) if calibration is not None and not lacking else None
+    if middle:
+        _estimate_classes(classes, float(logit(middle[0]) - logit(shares["held_out"])))
     return {
         "schema": SCHEMA,
         "tool": {"name": "edgekd", "version": edgekd.__version__},
@@ -223,6 +261,63 @@ def _by_class(alike: NDArray[np.bool_], theirs: Choices, classes: int) -> list[d
         told = _share(own) if len(own) else {"n": 0, "agreement": None, "interval": None}
         found.append({"class": number, **told})
     return found
+
+
+def _estimate_classes(classes: list[dict[str, Any]], moved: float) -> None:
+    """Move each class's share as that of all was moved: nothing is known by class but what is known of all."""
+    for one in classes:
+        share = one["agreement"]
+        one["estimate"] = None if share is None else float(1 / (1 + np.exp(-(logit(share) + moved))))
+
+
+def of_held_out(run: RunFolder, answer: Callable[[NDArray[np.float32]], NDArray[np.float32]]) -> dict[str, Any]:
+    """What can be said of a student that is not a file yet: its answers beside those that were kept of the teacher.
+
+    Args:
+        run: with held-out images.
+        answer: float32 images `[N, C, H, W]` to logits.
+
+    Returns:
+        As in a record `edgekd.fidelity/1`: the probe `held_out`, `per_class`, `seldom`, `collapses`.
+
+    Raises:
+        BadRun: there are no held-out images.
+    """
+    held, record = run.held_out(), run.record()
+    theirs = choices(held.logits, held.task)
+    alike = choices(answer(held.images()), held.task) == theirs
+    classes = _by_class(alike, theirs, held.logits.shape[1]) if held.task == "classes" else []
+    seldom = [one["class"] for one in classes if one["n"] < FEW]
+    collapses = (record.get("progress") or {}).get("collapses")
+    return {"probes": {"held_out": _share(alike)}, "per_class": classes, "seldom": seldom, "collapses": collapses}
+
+
+def cautions(record: Mapping[str, Any]) -> list[str]:
+    """What a reader of shares must not overlook, a line each: classes hardly seen, a generator that collapsed."""
+    lines, few = [], record["seldom"]
+    if few:
+        more = " …" if len(few) > LISTED else ""
+        lines.append(f"the student hardly saw classes {', '.join(map(str, few[:LISTED]))}{more}")
+    if often := record.get("collapses"):
+        lines.append(f"the generator collapsed {often} time{'s' * (often > 1)} in this run: expect a weaker student")
+    return lines
+
+
+CLASS_HEADERS = ("model", "class", "agrees with the teacher", "95 %", "held-out images")
+LISTED = 20
+"""Classes that are listed at most, the worst first."""
+
+
+def class_rows(records: Mapping[str, Mapping[str, Any]]) -> list[list[str]]:
+    """By class as people read it, under `CLASS_HEADERS`: those that agree least."""
+    table = []
+    for name, record in records.items():
+        known = [one for one in record["per_class"] if one["agreement"] is not None]
+        for one in sorted(known, key=lambda one: (one["agreement"], one["class"]))[:LISTED]:
+            share, ends = units.write_share(one["agreement"]), " to ".join(map(units.write_share, one["interval"]))
+            told = f"{share}, real images {units.write_share(one['estimate'])}" if "estimate" in one else share
+            table.append([name, str(one["class"]), told, ends, f"{one['n']:,}"])
+    return table
 
 
 HEADERS = ("model", "probe", "agrees with the teacher", "95 %", "images")

@@ -167,15 +167,24 @@ def distill(
         if run.record_file.is_file():
             terminal.note(f"stopped, and nothing that was answered is lost; go on with: {again}")
         raise
-    if not terminal.speaks():
-        return
+    if terminal.speaks():
+        _told(run, again, json)
+
+
+def _told(run: RunFolder, again: str, as_json: bool) -> None:
+    """What came of a run, and what to do next."""
+    from edgekd.closing import closing_lines
+    from edgekd.networks import is_factory
+
     record = run.record()
     if record["state"] != "finished":
         more = " --max-queries MORE" if "--max-queries" in str(record["stopped"]) else ""
         terminal.note(f"go on with: {again}{more}")
+    for line in closing_lines(run):
+        terminal.note(line)
     done = f"{run.path}: {record['student']['name']} with {record['student']['parameters']:,} parameters"
     trust = " --trust-factory" if is_factory(record["student"]["name"]) else ""
-    terminal.show(record, f"{done}; next: edgekd export {quote(str(run.path))} --int8{trust}", as_json=json)
+    terminal.show(record, f"{done}; next: edgekd export {quote(str(run.path))} --int8{trust}", as_json=as_json)
 
 
 def _transferred(

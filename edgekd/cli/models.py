@@ -243,13 +243,15 @@ def _refuse_beside_no_data(**given: object) -> None:
 def _without_data(run: RunFolder, teacher: Path | None, calibration: Path | None, as_json: bool) -> None:
     from edgekd import fidelity
 
-    fitted = fidelity.read_calibration(calibration) if calibration is not None else None
+    fitted = fidelity.read_calibration(calibration) if calibration is not None else fidelity.shipped_calibration()
     records = fidelity.fidelity(run, teacher=teacher, calibration=fitted)
     for name, record in records.items():
-        if record["seldom"]:
-            few = ", ".join(map(str, record["seldom"][:20])) + (" …" if len(record["seldom"]) > 20 else "")
-            terminal.note(f"{name}: the student hardly saw classes {few}")
+        for caution in fidelity.cautions(record):
+            terminal.note(f"{name}: {caution}")
         if record["why"]:
             terminal.note(f"{name}: no estimate for real images: {record['why']}")
     result = {"schema": fidelity.COLLECTION, "models": records}
-    terminal.show(result, terminal.table(fidelity.rows(records), fidelity.HEADERS), as_json=as_json)
+    tables = [terminal.table(fidelity.rows(records), fidelity.HEADERS)]
+    if by_class := fidelity.class_rows(records):
+        tables.append(terminal.table(by_class, fidelity.CLASS_HEADERS))
+    terminal.show(result, "\n\n".join(tables), as_json=as_json)

@@ -10,9 +10,11 @@ from types import ModuleType
 from typing import Any
 
 import numpy as np
+import onnx
 import pytest
 from calling import Call
 from folders import finished
+from onnx import TensorProto, helper, numpy_helper
 
 from edgekd import fidelity
 from edgekd.fidelity import CHANGED, Calibration, logit
@@ -90,6 +92,47 @@ def test_an_estimate_is_the_logistic_of_weighted_logits(run: RunFolder) -> None:
     assert record["estimate"]["interval"][0] < record["estimate"]["agreement"] < record["estimate"]["interval"][1]
 
 
+def test_probes_of_the_generator_and_of_unseen_procedural_images(run: RunFolder, make_picker: Make) -> None:
+    weights = np.full((3, 4), 0.1, np.float32)
+    nodes = [
+        helper.make_node("MatMul", ["latent", "w"], ["flat"]),
+        helper.make_node("Sigmoid", ["flat"], ["bright"]),
+        helper.make_node("Reshape", ["bright", "shape"], ["image"]),
+    ]
+    ends = [helper.make_tensor_value_info(n, TensorProto.FLOAT, s) for n, s in (("latent", ["N", 3]), ("image", None))]
+    constants = [numpy_helper.from_array(weights, "w"), numpy_helper.from_array(np.array([-1, 1, 2, 2]), "shape")]
+    graph = helper.make_graph(nodes, "g", ends[:1], ends[1:], constants)
+    onnx.save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=10), run.generator_onnx)
+    assert set(fidelity.probes(run, run.held_out(), 0)) == {*CHANGED, "generated"}
+    unseen = np.random.default_rng(3).integers(0, 256, (20, 1, 2, 2), dtype=np.uint8)
+    run.write_procedural(unseen[:2], unseen)
+    found = fidelity.probes(run, run.held_out(), 0)
+    assert {*found, "held_out"} == set(fidelity.PROBES)
+    assert len(found["generated"]) == fidelity.DRAWN
+    assert (found["procedural"] == unseen).all()
+    assert (found["mixed"] == (found["generated"][:20].astype(int) + unseen) // 2).all()
+    (record,) = fidelity.fidelity(run).values()
+    assert record["probes"]["mixed"]["agreement"] == 1.0
+
+
+def test_classes_are_estimated_by_the_shift_of_all(run: RunFolder, make_picker: Make) -> None:
+    run.student_onnx.write_bytes(make_picker("half.onnx", shift=0).read_bytes())
+    (record,) = fidelity.fidelity(run, calibration=Calibration.model_validate(CALIBRATION)).values()
+    moved = logit(record["estimate"]["agreement"]) - logit(1.0)
+    assert logit(record["per_class"][0]["estimate"]) == pytest.approx(logit(1.0) + moved)
+    assert record["per_class"][3]["estimate"] is None
+    assert "real images" in fidelity.class_rows({"a": record})[0][2]
+
+
+def test_at_its_end_a_distillation_says_how_far_its_student_agrees(run: RunFolder) -> None:
+    told = fidelity.of_held_out(run, lambda images: images.reshape(len(images), 4))
+    assert told["probes"]["held_out"]["agreement"] == 1.0
+    assert fidelity.cautions(told) == ["the student hardly saw classes 3"]
+    often = told | {"collapses": 2, "seldom": list(range(30))}
+    assert fidelity.cautions(often)[0].endswith("18, 19 …")
+    assert fidelity.cautions(often)[1] == "the generator collapsed 2 times in this run: expect a weaker student"
+
+
 def test_pixels_of_an_image_are_related() -> None:
     alike = np.repeat([[True], [False]] * 10, 100, axis=1)
     told = fidelity._share(alike)
@@ -158,17 +201,33 @@ def test_a_fit_finds_what_the_triples_were_made_by(fit: ModuleType) -> None:
     assert found.datasets == ("set 0", "set 1", "set 2", "set 3")
 
 
+def test_every_data_set_counts_alike(fit: ModuleType) -> None:
+    many = triples(40)
+    twice = many + [one for one in many if one["dataset"] == "set 0"] * 5
+    assert fit.fitted(twice).bias == pytest.approx(fit.fitted(many).bias, abs=0.05)
+    assert fit.fitted([one | {"dataset": "a"} for one in twice]).bias != pytest.approx(fit.fitted(many).bias, abs=1e-3)
+
+
 def test_left_out_data_sets_are_estimated_by_the_others(fit: ModuleType) -> None:
     found = fit.judged(triples(200))
-    assert found["coverage"] == pytest.approx(0.9, abs=0.05)
+    assert found["covered"] == pytest.approx(0.9, abs=0.05)
     assert found["within_3_points"] > 0.8
     spoiled = triples(200)
     for one in spoiled:
         if one["dataset"] == "set 0":
             one["true"] = 1 - one["true"]
-    assert fit.judged(spoiled)["coverage"] < 0.85
+    worse = fit.judged(spoiled)
+    assert worse["covered"] < 0.85
+    assert worse["datasets"]["set 0"]["covered"] < 0.3
 
 
-def test_a_conformal_quantile_is_never_among_the_small_ones(fit: ModuleType) -> None:
-    assert fit.quantile([float(k) for k in range(1, 100)]) == 90.0
-    assert fit.quantile([1.0, 2.0, 3.0]) == 3.0
+def test_ninety_per_cent_of_other_data_sets_takes_nine_of_them(fit: ModuleType) -> None:
+    def of(sets: int) -> list[dict[str, Any]]:
+        return [{"dataset": str(k % sets), "missed": float(k)} for k in range(10 * sets)]
+
+    assert fit.quantile(of(8)) == np.inf
+    assert np.isfinite(fit.quantile(of(9)))
+    assert fit.quantile(of(4), promised=False) == 35.0
+    few = [{"dataset": "a", "missed": 9.0}, *({"dataset": "b", "missed": 1.0} for _ in range(99))]
+    assert fit.quantile(few, 0.5, promised=False) == 1.0
+    assert fit.quantile(few, 0.6, promised=False) == 9.0

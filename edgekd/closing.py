@@ -1,0 +1,41 @@
+"""What can be said of a student the moment it is distilled, before it is a file."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from edgekd import units
+from edgekd.fidelity import cautions, of_held_out
+from edgekd.inference import in_parts
+from edgekd.networks import load_student
+from edgekd.run_folder import RunFolder
+
+
+def closing_lines(run: RunFolder) -> list[str]:
+    """Lines for people about a run that has just ended: agreement with the teacher, and what to be careful about.
+
+    Args:
+        run: of this process: its student may be the user's own code, which was run already.
+
+    Raises:
+        BadRun: it is damaged.
+    """
+    if not run.held_out_file.is_file():
+        return []
+    student = load_student(run.record(), run.student_weights, scorer=run.scorer(), trust_factory=True)
+
+    def answer(images: NDArray[np.float32]) -> NDArray[np.float32]:
+        with torch.no_grad():
+            return np.concatenate([student(torch.from_numpy(part)).numpy() for part in in_parts(images)])
+
+    told = of_held_out(run, answer)
+    return [_share(told["probes"]["held_out"]), *cautions(told)]
+
+
+def _share(one: dict[str, Any]) -> str:
+    ends = " to ".join(map(units.write_share, one["interval"]))
+    return f"it agrees with the teacher on {units.write_share(one['agreement'])} of held-out generated images ({ends})"
