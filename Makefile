@@ -4,7 +4,7 @@ TORCH ?= torch==2.13.0
 BIN := .venv/bin
 INSTALLED := .venv/installed
 
-.PHONY: demo test check bench clean
+.PHONY: demo test check bench fidelity clean
 
 demo: $(INSTALLED)
 	$(BIN)/edgekd distill examples/teacher.onnx --out runs/demo --overwrite --seed 0
@@ -12,6 +12,8 @@ demo: $(INSTALLED)
 	@echo "After the fact, on labelled images that the distillation never saw:"
 	$(BIN)/edgekd eval runs/demo --data examples/evaluation.npz
 	$(BIN)/edgekd bench runs/demo --target cpu
+	$(BIN)/edgekd eval runs/demo --no-data
+	$(BIN)/edgekd report runs/demo --budget examples/budget.toml --class-names examples/classes.txt
 	$(BIN)/edgekd gate runs/demo --budget examples/budget.toml
 
 test: $(INSTALLED)
@@ -29,6 +31,13 @@ bench: $(INSTALLED)
 	$(BIN)/python benchmarks/first_light.py
 	$(BIN)/python benchmarks/teachers.py mnist-lenet lenet cifar10 --missing
 	$(BIN)/python benchmarks/distill/run.py
+
+# The last command says by its exit code whether a calibration may be shipped; that none may is a result.
+fidelity: $(INSTALLED)
+	$(BIN)/pip install --quiet --disable-pip-version-check --editable ".[benchmarks]"
+	$(BIN)/python benchmarks/teachers.py mnist-lenet mnist-bn lenet vit mobile cifar10 digits letters letters-lenet --missing
+	$(BIN)/python benchmarks/fidelity/measure.py
+	-$(BIN)/python benchmarks/fidelity/fit.py
 
 # torch goes first and alone: where the package index has a CPU build, this is the place to ask for it.
 $(INSTALLED): pyproject.toml

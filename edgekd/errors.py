@@ -30,11 +30,14 @@ class EdgekdError(Exception):
         where: the file, flag or node it is about.
         allowed: what would have been accepted.
         hint: what to do next.
+        page: of the documentation, where it helps: `extend/target.md`, with a heading if there is one for it. It is no
+            part of the line; the command line tells it.
     """
 
     exit_code = 4
 
-    def __init__(self, what: str, *, where: object = None, allowed: str = "", hint: str = "") -> None:
+    def __init__(self, what: str, *, where: object = None, allowed: str = "", hint: str = "", page: str = "") -> None:
+        self.page = page
         sentences = [f"{where}: {what}" if where is not None else what]
         if allowed:
             sentences.append(f"allowed: {allowed}")
@@ -72,7 +75,17 @@ class UnknownName(BadInput):
         names = sorted(known)
         nearest = difflib.get_close_matches(name, names, n=1, cutoff=0.5)
         hint = f"did you mean {nearest[0]}?" if nearest else ""
-        super().__init__(f"unknown {kind} '{name}'", allowed=", ".join(names) or "none", hint=hint)
+        allowed = ", ".join(names) or "none"
+        super().__init__(f"unknown {kind} '{name}'", allowed=allowed, hint=hint, page=_PAGES.get(kind, ""))
+
+
+_PAGES = {
+    "target": "extend/target.md",
+    "student": "extend/student.md",
+    "method": "methods.md",
+    "limit of the budget": "tutorial.md#a-gate-in-ci",
+    "metric of the budget": "tutorial.md#a-gate-in-ci",
+}
 
 
 class CannotLoad(EdgekdError):

@@ -30,6 +30,8 @@ if TYPE_CHECKING:
 UsageError: type[typer.BadParameter] = typer.BadParameter.__bases__[0]
 """Click's UsageError; Typer carries its own click in some versions and does not export the name."""
 
+DOCS = "docs/"
+"""Where the pages are that an error names."""
 INTERRUPTED = 128 + signal.SIGINT
 PIPE_CLOSED = 128 + 13
 """What a shell reports for SIGPIPE; Windows has no such signal to name."""
@@ -69,7 +71,7 @@ def _explained(error: Exception) -> int:
     if isinstance(error, UsageError):
         return _usage(error)
     if isinstance(error, EdgekdError):
-        return _fail(str(error), error.exit_code)
+        return _fail(str(error) + (f"; see {DOCS}{error.page}" if error.page else ""), error.exit_code)
     if isinstance(error, OSError) and error.strerror:
         where = f"{error.filename}: " if error.filename else ""
         return _fail(f"{where}{error.strerror}", EdgekdError.exit_code)

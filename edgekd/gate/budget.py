@@ -148,7 +148,8 @@ def _budget_table(path: Path) -> dict[str, Any]:
     content = read_toml(path)
     table = content.get("budget")
     if not isinstance(table, dict) or set(content) != {"budget"}:
-        raise BadSetting(f"its tables are {', '.join(content) or 'none'}", where=path, allowed="one table, [budget]")
+        what, page = f"its tables are {', '.join(content) or 'none'}", "tutorial.md#a-gate-in-ci"
+        raise BadSetting(what, where=path, allowed="one table, [budget]", page=page)
     return table
 
 

@@ -54,7 +54,8 @@ def import_onnx(
     nodes = _needed(model, wanted)
     missing = _unclaimed(model, nodes)
     if missing:
-        raise BadModel(f"unsupported operators: {_listing(missing)}", hint="such a model can still be queried")
+        hint, page = "such a model can still be queried", "tutorial.md#only-an-endpoint"
+        raise BadModel(f"unsupported operators: {_listing(missing)}", hint=hint, page=page)
     failure: BadModel | None = None
     for trial in trials(real_inputs(model), shape, as_floats=as_floats):
         try:

@@ -102,4 +102,4 @@ def require(teacher: Teacher, needs: Iterable[Signal], who: str, why: str = "") 
         estimable = Signal.GRADIENT in missing and Signal.SCORES in teacher.signals
         cure = "--gradient estimate makes one from more questions" if estimable else ""
         hint = "; ".join(filter(None, (why, cure)))
-        raise BadModel(what, where=teacher.spec.name, hint=hint)
+        raise BadModel(what, where=teacher.spec.name, hint=hint, page="tutorial.md#only-an-endpoint")

@@ -64,6 +64,19 @@ def test_every_answer_is_two_clicks_away() -> None:
     assert {page for page in pages if f": {page}" not in menu} == set()
 
 
+def test_pages_that_errors_name_are_there_with_their_headings() -> None:
+    code = "\n".join(path.read_text(encoding="utf-8") for path in (ROOT / "edgekd").rglob("*.py"))
+    named = set(re.findall(r'"([a-z/]+\.md(?:#[a-z-]+)?)"', code))
+    assert {"extend/target.md", "extend/student.md", "methods.md", "tutorial.md#only-an-endpoint"} <= named
+    for one in named:
+        page, _, heading = one.partition("#")
+        text = (DOCS / page).read_text(encoding="utf-8")
+        headings = {
+            re.sub(r"[^a-z ]", "", found.lower()).replace(" ", "-") for found in re.findall(r"^#+ (.*)$", text, re.M)
+        }
+        assert not heading or heading in headings, one
+
+
 def test_the_example_of_a_target_is_one(tmp_path: Path) -> None:
     (example,) = re.findall(
         r"```toml\n(.*?)```", (DOCS / "extend" / "target.md").read_text(encoding="utf-8"), re.DOTALL

@@ -7,7 +7,7 @@ import re
 
 import pytest
 
-from edgekd import errors
+from edgekd import errors, terminal
 from edgekd.errors import BadInput, BadModel, CannotLoad, EdgekdError, UnknownName
 
 
@@ -60,3 +60,12 @@ def test_an_unknown_name_lists_the_known_and_the_nearest(name: str, said: str) -
 
 def test_an_unknown_name_of_nothing() -> None:
     assert str(UnknownName("target", "a", [])) == "unknown target 'a'; allowed: none"
+
+
+def test_an_error_may_name_a_page_which_the_command_line_tells(capsys: pytest.CaptureFixture[str]) -> None:
+    def fail() -> int:
+        raise UnknownName("target", "zzz", ["cpu"])
+
+    assert terminal.guarded(fail) == 2
+    assert capsys.readouterr().err == "edgekd: error: unknown target 'zzz'; allowed: cpu; see docs/extend/target.md\n"
+    assert str(UnknownName("target", "zzz", ["cpu"])) == "unknown target 'zzz'; allowed: cpu"
