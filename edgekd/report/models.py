@@ -152,6 +152,8 @@ _FIGURES: dict[str, Tell] = {
     "MACs of one image": lambda _, row: _plain(units.write_count, row.macs),
     "p50 [95 %]": _p50,
     "p90": _measured(units.write_time, "latency_ms", "p90"),
+    "parts one by one, p50": _measured(units.write_time, "apart", "one_by_one", "p50"),
+    "parts in parallel, p50": _measured(units.write_time, "apart", "parallel", "p50"),
     "load": _measured(units.write_time, "load_ms"),
     "peak memory": _measured(units.write_size, "memory_bytes", "peak"),
     "accuracy [95 %]": _accuracy,

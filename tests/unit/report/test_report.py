@@ -59,6 +59,14 @@ def test_figures_are_those_of_the_files_and_their_ratios(run: RunFolder) -> None
     assert f"is {student} B" in page
 
 
+def test_what_students_take_as_files_of_their_own_is_beside_what_they_take_joined(run: RunFolder) -> None:
+    apart = {"students": 3, "one_by_one": {"p50": 0.75}, "parallel": {"p50": 0.5}}
+    write_json(run.bench_file, {"schema": "edgekd.bench/1", "models": {"student": measured(run) | {"apart": apart}}})
+    page, _, _ = made(run)
+    assert cells(page, "parts one by one, p50") == ["–", "0.750 ms"]
+    assert cells(page, "parts in parallel, p50") == ["–", "0.500 ms"]
+
+
 def test_agreement_is_what_the_student_answers(run: RunFolder, make_picker: Make) -> None:
     assert Facts(run).agreement("student") == (1.0, pytest.approx(0.912, abs=1e-3), 1.0)
     run.student_onnx.write_bytes(make_picker("other.onnx", shift=1).read_bytes())
