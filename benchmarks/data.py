@@ -14,7 +14,7 @@ from PIL import Image
 ROOT = Path(__file__).resolve().parent.parent
 SHARED = ROOT.parent / "shared/data"
 
-Images = np.ndarray  # uint8 [N, C, H, W]
+Images = np.ndarray  # uint8 [N, C, H, W], or float32 as the teacher takes them
 Labels = np.ndarray  # int64 [N]
 Split = tuple[Images, Labels]
 
@@ -63,11 +63,19 @@ def _letters(_: Path) -> tuple[Split, Split]:
     return letters(TRAINING, 26_000, 0), letters(TEST, 5_200, 1)
 
 
+def _digit_rows(_: Path) -> tuple[Split, Split]:
+    """Rows of 64 features, float32 `[N, 64, 1, 1]`, as `benchmarks/forest.py` split them for the forest it grew."""
+    with np.load(ROOT / "runs/teachers/digit-rows.npz", allow_pickle=False) as data:
+        train, test = ((data[f"x_{s}"][:, :, None, None], data[f"y_{s}"].astype(np.int64)) for s in ("train", "test"))
+    return train, test
+
+
 DATA = {
     "mnist": _grey("mnist"),
     "fashion_mnist": _grey("fashion_mnist"),
     "cifar10": _cifar10,
     "digits": _digits,
+    "digit-rows": _digit_rows,
     "letters": _letters,
 }
 

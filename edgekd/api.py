@@ -46,6 +46,7 @@ class Settings(TypedDict, total=False):
     samples: str
     input_shape: tuple[int, int, int]
     input_range: tuple[float, float]
+    bounds: tuple[tuple[float, float], ...]
     mean: tuple[float, ...]
     std: tuple[float, ...]
     layout: Literal["NCHW", "NHWC"]

@@ -119,7 +119,9 @@ class Recipe(Record):
     bank: int = Field(ge=0, description="generated images kept for replay, with the teacher's answers")
     prior: int = Field(ge=0, description="procedural images the teacher is asked about before training")
     prior_share: float = Field(ge=0, lt=1, description="their share of every student batch")
-    fit: bool = Field(default=False, description="batches shrink for images of more than 32x32 pixels, if not set")
+    fit: bool = Field(
+        default=False, description="what is not set suits the images: smaller batches above 32x32, and rows of a table"
+    )
     latent: int = Field(ge=1)
     generator_width: int = Field(ge=1)
     output: Literal["tanh", "soft", "sigmoid"] = Field(
@@ -207,8 +209,13 @@ class DistillSettings(Record):
         default=None,
         description="unlabelled images of one's own, a folder or .npz: asked about first, or learned from alone",
     )
-    input_shape: tuple[int, int, int] | None = Field(default=None, description="channels, height, width")
+    input_shape: tuple[int, int, int] | None = Field(
+        default=None, description="channels, height, width; of a table the number of features, 1, 1"
+    )
     input_range: tuple[float, float] | None = None
+    bounds: tuple[tuple[float, float], ...] | None = Field(
+        default=None, description="lowest and highest value of each feature of a table, instead of input_range"
+    )
     mean: tuple[float, ...] | None = None
     std: tuple[float, ...] | None = None
     layout: Literal["NCHW", "NHWC"] | None = None
@@ -231,6 +238,8 @@ class DistillSettings(Record):
             raise ValueError("give either minutes or steps")
         if self.input_range is not None and self.input_range[0] >= self.input_range[1]:
             raise ValueError("input_range must be LOW,HIGH with LOW below HIGH")
+        if any(low >= high for low, high in self.bounds or ()):
+            raise ValueError("bounds must be pairs of LOW and HIGH with LOW below HIGH")
         return self
 
 

@@ -285,7 +285,8 @@ def _checked(student: Standardized, spec: Interface) -> Standardized:
     Raises:
         BadSetting: it does not answer as the teacher does: `[2, K]`, or `[2, K, h, w]`.
     """
-    images = torch.full((2, spec.channels, spec.height, spec.width), spec.low)
+    nothing = torch.zeros((2, spec.channels, spec.height, spec.width), dtype=torch.uint8)
+    images = from_codes(nothing, spec.low, spec.high)
     answer = ", ".join(map(str, spec.answer_shape))
     allowed = f"[N, {spec.channels}, {spec.height}, {spec.width}] to [N, {answer}]"
     try:

@@ -37,7 +37,7 @@ from numpy.typing import NDArray
 
 import edgekd
 from edgekd import onnx_file, units
-from edgekd.codes import from_codes
+from edgekd.codes import Bound, from_codes
 from edgekd.errors import BadData, BadModel, EdgekdError
 from edgekd.run_folder import RunFolder, read_json, write_json
 from edgekd.run_folder import task_of as task_of_run
@@ -60,8 +60,8 @@ def evaluate(
     data: Path,
     *,
     teacher: Path | None = None,
-    low: float = 0.0,
-    high: float = 1.0,
+    low: Bound = 0.0,
+    high: Bound = 1.0,
     task: Task = "classes",
     layout: Layout | None = None,
     threads: int = 1,
@@ -128,7 +128,7 @@ def _layout_of(model: Path) -> Layout:
         return "NCHW"
 
 
-def input_range(model: Path) -> tuple[float, float]:
+def input_range(model: Path) -> tuple[Bound, Bound]:
     """Lowest and highest value of a classifier's input, from its graph; 0 and 1 where that does not tell."""
     try:
         spec = read_spec(model)
@@ -161,7 +161,7 @@ def _require_options(labels: NDArray[Any], sizes: Sizes, options: int, task: Tas
 
 
 def _chosen(
-    model: Path, images: Images, task: Task, low: float, high: float, layout: Layout | None, threads: int
+    model: Path, images: Images, task: Task, low: Bound, high: Bound, layout: Layout | None, threads: int
 ) -> tuple[Choices, Sizes]:
     """What a model chooses, `[N, Q]`, and the sizes of its answer to one image.
 
@@ -178,7 +178,7 @@ def _chosen(
     return np.concatenate(found), logits.shape[1:]
 
 
-def _scaled(images: Images, low: float, high: float) -> NDArray[np.float32]:
+def _scaled(images: Images, low: Bound, high: Bound) -> NDArray[np.float32]:
     if images.dtype == np.float32:
         return images.astype(np.float32, copy=False)
     return from_codes(images.astype(np.uint8, copy=False), low, high)
@@ -235,7 +235,7 @@ def evaluate_run(
     """
     told, files = run.record()["teacher"], run.models(teacher)
     known = files.pop("teacher", None)
-    low, high = float(told["low"]), float(told["high"])
+    low, high = told["low"], told["high"]
     how: dict[str, Any] = {"task": task_of_run(run.record()), "layout": told["layout"]}
     chosen = [only] if only is not None else list(files.values())
     records = [evaluate(file, data, teacher=known, low=low, high=high, **how) for file in chosen]

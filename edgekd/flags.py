@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import math
+from pathlib import Path
 from shlex import quote
 from typing import TYPE_CHECKING
 
-from edgekd.errors import BadSetting
+from edgekd.errors import BadData, BadSetting
 
 if TYPE_CHECKING:
     from edgekd.config import Reach
@@ -36,16 +37,15 @@ def whole(text: str | None, flag: str) -> tuple[int, ...] | None:
 
 
 def shape(text: str | None) -> tuple[int, int, int] | None:
-    """C,H,W of --input-shape."""
-    values = numbers(text, "--input-shape", 3)
+    """C,H,W of --input-shape, or the F features of a table, which are channels of one pixel."""
+    values = numbers(text, "--input-shape")
     if values is None:
         return None
-    channels, height, width = (int(value) for value in values)
-    if (channels, height, width) != values or min(values) < 1:
-        raise BadSetting(
-            f"{text!r} is not a shape", where="--input-shape", allowed="whole numbers C,H,W such as 3,224,224"
-        )
-    return channels, height, width
+    sizes = tuple(int(value) for value in values)
+    if sizes != values or min(values) < 1 or len(sizes) not in (1, 3):
+        allowed = "whole numbers C,H,W such as 3,224,224, or F of a table"
+        raise BadSetting(f"{text!r} is not a shape", where="--input-shape", allowed=allowed)
+    return (sizes[0], sizes[1], sizes[2]) if len(sizes) == 3 else (sizes[0], 1, 1)
 
 
 def bounds(text: str | None) -> tuple[float, float] | None:
@@ -57,6 +57,38 @@ def bounds(text: str | None) -> tuple[float, float] | None:
     if not low < high:
         raise BadSetting(f"{text!r} is empty", where="--input-range", allowed="LOW,HIGH with LOW below HIGH")
     return low, high
+
+
+def every_bound(file: Path | None) -> tuple[tuple[float, float], ...] | None:
+    """Ranges of a table's features out of a text file: a line LOW,HIGH or NAME,LOW,HIGH for each, in their order.
+
+    Empty lines, and those that begin with #, are skipped.
+
+    Raises:
+        BadData: no such file, or a line is no range.
+    """
+    if file is None:
+        return None
+    allowed = "a line LOW,HIGH or NAME,LOW,HIGH for each feature, with LOW below HIGH"
+    try:
+        lines = file.read_text(encoding="utf-8").splitlines()
+    except (OSError, ValueError) as error:
+        what = getattr(error, "strerror", None) or "no text"
+        raise BadData(f"cannot be read: {what}", where=file, allowed=allowed) from error
+    found = []
+    for number, line in enumerate(lines, 1):
+        if not line.strip() or line.lstrip().startswith("#"):
+            continue
+        try:
+            low, high = map(float, line.split(",")[-2:])
+        except ValueError:
+            raise BadData(f"line {number} is {line[:60]!r}", where=file, allowed=allowed) from None
+        if not (math.isfinite(low) and math.isfinite(high) and low < high):
+            raise BadData(f"line {number}: {low:g},{high:g} is no range", where=file, allowed=allowed)
+        found.append((low, high))
+    if not found:
+        raise BadData("it holds no ranges", where=file, allowed=allowed)
+    return tuple(found)
 
 
 def pairs(texts: list[str] | None, flag: str, example: str) -> dict[str, str] | None:

@@ -104,7 +104,9 @@ def scores_name(model: ModelProto) -> str:
 
 
 def fed(images: Floats, layout: str) -> Floats:
-    """Images `[N, C, H, W]` as a file of that layout takes them: as they are, or `[N, H, W, C]` for NHWC."""
+    """Images `[N, C, H, W]` as a file of that layout takes them: as they are, `[N, H, W, C]`, or `[N, F]`."""
+    if layout == "NF":
+        return images.reshape(len(images), -1)
     return np.ascontiguousarray(images.transpose(0, 2, 3, 1)) if layout == "NHWC" else images
 
 
@@ -114,7 +116,9 @@ def typed(images: Floats, dtype: str) -> Fed:
 
 
 def fed_shape(shape: tuple[int, ...], layout: str) -> tuple[int, ...]:
-    """Channels, height and width of one image, in the order of `fed`."""
+    """Channels, height and width of one image, in the order of `fed`; of a table's row its features alone."""
+    if layout == "NF":
+        return shape[:1]
     return (*shape[1:], shape[0]) if layout == "NHWC" else shape
 
 

@@ -13,6 +13,7 @@ from typing import Literal
 from onnx import ModelProto, ValueInfoProto
 
 from edgekd import onnx_file, units
+from edgekd.codes import extent
 from edgekd.config import Record
 from edgekd.errors import CannotLoad, EdgekdError
 from edgekd.extras import INSTALL
@@ -144,7 +145,7 @@ def _spec(path: Path, input_shape: tuple[int, int, int] | None, task: Task | Non
 
 def _facts(spec: TeacherSpec) -> TeacherFacts:
     same = set(TeacherFacts.model_fields) - {"range"}
-    return TeacherFacts(range=(spec.low, spec.high), **{name: getattr(spec, name) for name in same})
+    return TeacherFacts(range=extent(spec.low, spec.high), **{name: getattr(spec, name) for name in same})
 
 
 def _image_shape(spec: TeacherSpec | None) -> tuple[int, ...] | None:

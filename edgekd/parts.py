@@ -21,9 +21,9 @@ from edgekd.networks import Standardized, load_student, parts_of
 from edgekd.networks.joined import Joined, Parts, balanced, contiguous
 from edgekd.objectives import METHODS, find_method
 from edgekd.run_folder import RunFolder
-from edgekd.synthesis import priors
+from edgekd.synthesis.supply import drawn
 from edgekd.teachers import Teacher
-from edgekd.teachers.codes import from_codes
+from edgekd.teachers.codes import from_codes, within
 from edgekd.teachers.last_layer import last_layer
 from edgekd.teachers.open import Opened
 
@@ -157,8 +157,8 @@ def _variances(teacher: Teacher) -> list[float]:
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
         for _ in range(LOOKED_AT // PART):
-            images = priors.draw(PART, (spec.channels, spec.height, spec.width))
-            features = teacher(spec.low + (spec.high - spec.low) * images).features
+            images = drawn(PART, (spec.channels, spec.height, spec.width))
+            features = teacher(within(images, spec.low, spec.high)).features
             assert features is not None, "it has a last layer"
             found.append(features.transpose(0, 1).flatten(1).float())
     return [float(one) for one in torch.cat(found, dim=1).var(dim=1)]

@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from edgekd.codes import Bound, by_channel, extent
 from edgekd.errors import BadData
 from edgekd.samples import read_samples
 
@@ -19,7 +20,7 @@ _ENDINGS = (".png", ".jpg", ".jpeg", ".bmp", ".webp")
 _ALLOWED = f"a folder of images ({', '.join(_ENDINGS)}), or an .npz with images"
 
 
-def read_proxies(path: Path, size: Size, low: float, high: float) -> Codes:
+def read_proxies(path: Path, size: Size, low: Bound, high: Bound) -> Codes:
     """Images `[N, C, H, W]` in an order of no meaning, the same each time.
 
     Those of a folder, and of folders in it, are scaled to the size; those of an `.npz` have to have it.
@@ -36,7 +37,7 @@ def read_proxies(path: Path, size: Size, low: float, high: float) -> Codes:
     return found[np.random.default_rng(0).permutation(len(found))]
 
 
-def _of_file(path: Path, size: Size, low: float, high: float) -> Codes:
+def _of_file(path: Path, size: Size, low: Bound, high: Bound) -> Codes:
     if path.suffix != ".npz":
         raise BadData("no folder, and no .npz", where=path, allowed=_ALLOWED)
     images, _ = read_samples(path, labelled=False)
@@ -48,10 +49,11 @@ def _of_file(path: Path, size: Size, low: float, high: float) -> Codes:
         raise BadData(f"images have shape {told}", where=path, allowed=allowed)
     if images.dtype == np.uint8:
         return np.ascontiguousarray(images, np.uint8)
-    if images.min() < low or images.max() > high:
-        what = f"values from {images.min():g} to {images.max():g}"
-        raise BadData(what, where=path, allowed=f"the teacher's {low:g} to {high:g}, or uint8")
-    codes: Codes = np.rint((images - low) * (255 / (high - low))).astype(np.uint8)
+    start, end = by_channel(low), by_channel(high)
+    if (images < start).any() or (images > end).any():
+        what, (least, most) = f"values from {images.min():g} to {images.max():g}", extent(low, high)
+        raise BadData(what, where=path, allowed=f"the teacher's {least:g} to {most:g}, or uint8")
+    codes: Codes = np.rint((images - start) * (255 / (end - start))).astype(np.uint8)
     return codes
 
 

@@ -32,19 +32,16 @@ from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
 from shlex import quote
-from typing import IO, TYPE_CHECKING, Any
+from typing import IO, Any
 from zipfile import BadZipFile
 
 import numpy as np
 from numpy.typing import NDArray
 
 from edgekd import onnx_file
-from edgekd.codes import from_codes
+from edgekd.codes import LAYOUTS, Bound, Layout, from_codes
 from edgekd.errors import BadModel, BadRun, EdgekdError
 from edgekd.tasks import TASKS, Task
-
-if TYPE_CHECKING:
-    from edgekd.run_record import Layout
 
 RUNS = Path("runs")
 AGGREGATION = "edgekd.aggregation/1"
@@ -136,15 +133,15 @@ class HeldOut:
     Attributes:
         codes: uint8 `[N, C, H, W]`; 0 is the low end of the input range, 255 the high end.
         logits: float32 `[N, K]`, or `[N, K, h, w]` of every pixel of a grid: the teacher's.
-        low, high: the input range.
+        low, high: the input range, of all channels or of each.
         task: how the logits are read.
         layout: of the axes of the run's models.
     """
 
     codes: NDArray[np.uint8]
     logits: NDArray[np.float32]
-    low: float
-    high: float
+    low: Bound
+    high: Bound
     task: Task = "classes"
     layout: Layout = "NCHW"
 
@@ -235,9 +232,9 @@ class RunFolder:
             BadRun: missing or damaged.
         """
         with _arrays(self.held_out_file, "held-out samples") as data:
-            low, high = map(float, data["range"])
+            low, high = (float(end) if end.ndim == 0 else tuple(map(float, end)) for end in np.asarray(data["range"]))
             task = TASKS[TASKS.index(str(data["task"]))] if "task" in data else "classes"  # older ones lack it
-            layout: Layout = "NHWC" if str(data.get("layout", "")) == "NHWC" else "NCHW"
+            layout = next((one for one in LAYOUTS if one == str(data.get("layout", ""))), LAYOUTS[0])
             return HeldOut(data["images"], data["logits"], low, high, task, layout)
 
     def write_held_out(self, samples: HeldOut) -> None:

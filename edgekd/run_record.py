@@ -9,10 +9,10 @@ from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
+from edgekd.codes import Layout
 from edgekd.tasks import KINDS, Task
 
 SCHEMA = "edgekd.run/1"
-Layout = Literal["NCHW", "NHWC"]
 _Count = Annotated[int, Field(ge=1)]
 _Sides = Annotated[list[_Count], Field(min_length=2, max_length=2)]
 
@@ -35,8 +35,8 @@ class _Teacher(_Facts):
     layout: Layout
     classes: _Count
     grid: _Sides | None = None  # h, w of an answer per pixel
-    low: float
-    high: float
+    low: float | list[float]  # a list: one for each channel
+    high: float | list[float]
     mean: list[float] | None
     std: list[float] | None
     task: Task = "classes"

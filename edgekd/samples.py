@@ -17,7 +17,7 @@ from edgekd.tasks import KINDS, Task
 
 Images = NDArray[np.uint8] | NDArray[np.float32]
 Labels = NDArray[np.int64]
-_IMAGES = "an .npz with images (uint8 or float32, [N, C, H, W], [N, H, W, C] or [N, H, W])"
+_IMAGES = "an .npz with images (uint8 or float32, [N, C, H, W], [N, H, W, C] or [N, H, W]; a table's float32 [N, F])"
 _LABELS = "labels (integers, [N], [N, K] for multilabel, or [N, h, w] for segmentation and mask)"
 
 
@@ -65,16 +65,16 @@ def require_kind(images: NDArray[Any], path: Path) -> None:
 
 def _checked_images(images: NDArray[Any], path: Path) -> Images:
     require_kind(images, path)
-    if images.ndim not in (3, 4):
-        raise BadData(
-            f"images have shape {list(images.shape)}", where=path, allowed="[N, C, H, W], [N, H, W, C] or [N, H, W]"
-        )
+    table = images.ndim == 2 and images.dtype == np.float32  # what uint8 rows mean, their numbers or codes, is not told
+    if images.ndim not in (3, 4) and not table:
+        allowed = "[N, C, H, W], [N, H, W, C] or [N, H, W], or float32 [N, F] of a table"
+        raise BadData(f"images are {images.dtype} of shape {list(images.shape)}", where=path, allowed=allowed)
     if images.size == 0:
         raise BadData("it holds no images", where=path)
     if images.dtype == np.float32 and not np.isfinite(images).all():
         row = int(np.flatnonzero(~np.isfinite(images.reshape(len(images), -1)).all(1))[0])
         raise BadData(f"image {row} holds NaN or infinity", where=path)
-    return images if images.ndim == 4 else images[:, None]
+    return images[:, :, None, None] if table else images if images.ndim == 4 else images[:, None]
 
 
 def _checked_labels(labels: NDArray[Any], images: int, task: Task, path: Path) -> Labels:

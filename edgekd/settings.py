@@ -24,6 +24,14 @@ PIXELS = 32 * 32
 """Images of more pixels than this are large: recipes are written for small ones."""
 
 
+OF_LABELS = {"temperature": 1.0}
+"""What a recipe of chosen questions has for bare labels: a temperature above 1 asks a student to tell by how much it is
+sure, which a label does not know."""
+OF_ROWS: dict[str, Any] = {"temperature": 1.0, "student_optimizer": "adam", "student_rate": 2e-3}
+"""What recipes that are fitted have for rows of a table. Trees vote, and where none does their logarithm is a cliff
+that no temperature but 1 leaves out of sight; orthogonalizing dense layers takes longer than training them."""
+
+
 def resolve_settings(
     flags: Mapping[str, Any], config_file: Path | None = None, run: RunFolder | None = None
 ) -> DistillSettings:
@@ -84,13 +92,20 @@ def _of_run(merged: Mapping[str, Any]) -> dict[str, Any]:
 def suited(settings: DistillSettings, offered: Sequence[frozenset[Signal]]) -> DistillSettings:
     """Settings with a method, where nobody chose one: the one that suits what all teachers offer.
 
-    What was told of the recipe stays; the rest is that method's own.
+    What was told of the recipe stays; the rest is that method's own, and where questions are chosen and only labels
+    answer, `OF_LABELS`.
 
     Raises:
         BadSetting: what was told does not go with it.
     """
-    if settings.method != AUTO:
-        return settings
+    if settings.method == AUTO:
+        settings = _chosen(settings, offered)
+    bare = settings.recipe.asked and all(signals == {Signal.LABELS} for signals in offered)
+    changes = {name: value for name, value in OF_LABELS.items() if bare and name not in settings.fixed}
+    return settings.model_copy(update={"recipe": settings.recipe.model_copy(update=changes)})
+
+
+def _chosen(settings: DistillSettings, offered: Sequence[frozenset[Signal]]) -> DistillSettings:
     exact = all(Signal.GRADIENT in signals for signals in offered)
     name = DEFAULT if exact else WITHOUT_GRADIENT
     told = {key: value for key, value in settings.recipe.model_dump().items() if key in settings.fixed}
@@ -120,9 +135,12 @@ def fitted(settings: DistillSettings, height: int, width: int) -> DistillSetting
 
     Batches for images of up to 32x32 are the recipe's; of larger ones, where the recipe fits its batches, so many fewer
     that they take about the same time and memory, in eights, down to `LEAST`. What comes out is fixed: it can be stored
-    and come here again.
+    and come here again. Rows of a table, which are images of one pixel, get `OF_ROWS`.
     """
     recipe, share = settings.recipe, PIXELS / (height * width)
+    others = {name: value for name, value in OF_ROWS.items() if recipe.fit and name not in settings.fixed}
+    if height * width == 1:
+        return settings.model_copy(update={"recipe": recipe.model_copy(update=others)})
     free = [name for name in LEAST if recipe.fit and share < 1 and name not in settings.fixed]
     fewer = {name: max(LEAST[name], int(share * getattr(recipe, name)) // 8 * 8) for name in free}
     smaller = {name: min(count, getattr(recipe, name)) for name, count in fewer.items()}

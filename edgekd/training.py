@@ -11,11 +11,12 @@ from collections.abc import Callable, Sequence
 import torch
 from torch import Tensor, nn
 
+from edgekd.codes import extent
 from edgekd.config import Recipe
 from edgekd.distributed import ALONE, Ranks
 from edgekd.machine import bfloat16_is_fast
 from edgekd.networks import Standardized
-from edgekd.networks.generators import Generator
+from edgekd.networks.generators import Generator, RowGenerator
 from edgekd.networks.optimizers import Optimizer, student_optimizer
 from edgekd.networks.synchronized import synchronize
 from edgekd.objectives import Objective
@@ -65,7 +66,7 @@ class Training:
         self,
         teachers: Sequence[Teacher],
         student: Standardized,
-        generator: Generator,
+        generator: Generator | RowGenerator,
         objective: Objective,
         recipe: Recipe,
         ranks: Ranks = ALONE,
@@ -266,7 +267,7 @@ class Training:
         return motions(count, self.recipe.shift, self.recipe.mirror)
 
     def _moved(self, images: Tensor, how: Tensor) -> Tensor:
-        return _ready(moved(images, how, self.recipe.shift, self.recipe.mirror, self.low))
+        return _ready(moved(images, how, self.recipe.shift, self.recipe.mirror, extent(self.low, self.high)[0]))
 
     def student_step(self, images: Tensor, targets: Tensor) -> Terms:
         """One update of the student on images `[N, C, H, W]` and what is kept of the answers; the loss terms."""

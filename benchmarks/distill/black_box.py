@@ -5,7 +5,7 @@
 The teacher is a real ONNX Runtime session, asked through the command line; one image sent is one query, whatever it was
 sent for. Accuracy is that of the last state on the test images, measured after the run; it chooses nothing. The curve
 is of the student as checkpoints left it, and of the queries that were asked by then. Results go into
-`benchmarks/results/black_box.json`; see `cells.py`. Teachers come from `benchmarks/teachers.py`.
+`benchmarks/results/black_box.json`; see `cells.py`. Teachers come from `benchmarks/teachers.py` and `forest.py`.
 """
 
 from __future__ import annotations
@@ -31,6 +31,7 @@ from run import snapshots, state_accuracy  # noqa: E402
 
 from edgekd.objectives import find_method  # noqa: E402
 from edgekd.run_folder import RunFolder  # noqa: E402
+from edgekd.settings import OF_LABELS, OF_ROWS  # noqa: E402
 
 
 @dataclass(frozen=True)
@@ -43,7 +44,9 @@ class Case:
         teacher: the ONNX file.
         access, queries: how it answers, and how often at most.
         student: by name.
-        published, reach, aim: what others report, and what edgekd is to reach and aims for (test accuracy).
+        published, reach, aim: what others report, and what edgekd is to reach and aims for.
+        flags: what else `distill` is told.
+        figure: that which `reach` is of.
         minutes: of CPU time.
     """
 
@@ -56,6 +59,8 @@ class Case:
     published: str
     reach: float
     aim: float | None = None
+    flags: tuple[str, ...] = ()
+    figure: str = "accuracy"
     minutes: float = 6
 
 
@@ -78,6 +83,10 @@ CASES = {
         *("Fashion-MNIST, LeNet-5", "fashion_mnist", LENET, "labels", 100_000, "lenet5"),
         *("IDEAL 83.9, not verified, more sent than counted", 0.72, 0.84),
     ),
+    "digits-forest": Case(
+        *("digits as rows, 100 trees", "digit-rows", TEACHERS / "digits-forest.onnx", "scores", 20_000, "mlp"),
+        *("–", 0.90, None, ("--input-range", "0,16"), "agreement"),
+    ),
 }
 
 
@@ -92,7 +101,7 @@ def distilled(case: Case, seed: int, minutes: float, folder: Path) -> dict[str, 
     run, states = RunFolder(folder / "run"), folder / "states"
     states.mkdir()
     told = ["--access", case.access, "--max-queries", case.queries, "--student", case.student, "--seed", seed]
-    told += ["--minutes", minutes, "--clock", "cpu"]
+    told += ["--minutes", minutes, "--clock", "cpu", *case.flags]
     with snapshots(run, states) as taken:
         record, wall = edgekd("distill", case.teacher, "--out", run.path, "--threads", 1, *told)
     evaluated = measured(run.path, data.write_test(case.data, folder / "test.npz"))
@@ -114,8 +123,10 @@ def distilled(case: Case, seed: int, minutes: float, folder: Path) -> dict[str, 
 def fingerprint(case: Case, minutes: float) -> dict[str, Any]:
     """What decides a run, but for its seed and edgekd's code."""
     recipe = find_method("student-guided").recipe.model_dump(exclude_defaults=True)
+    recipe |= {"of_labels": OF_LABELS, "of_rows": OF_ROWS}
     told = {"teacher": hashlib.sha256(case.teacher.read_bytes()).hexdigest(), "student": case.student}
-    return told | {"access": case.access, "queries": case.queries, "cpu_minutes": minutes, "recipe": recipe}
+    told |= {"access": case.access, "queries": case.queries, "flags": list(case.flags)}
+    return told | {"cpu_minutes": minutes, "recipe": recipe}
 
 
 class BlackBoxes:
@@ -129,7 +140,7 @@ class BlackBoxes:
     def describe(self, cell: Cell, result: Found) -> None:
         case, entry = CASES[cell.place[1]], result["cases"][cell.place[1]]
         entry |= {"title": case.title, "published": case.published, "reach": case.reach, "aim": case.aim}
-        entry |= {"allowed_minutes": ALLOWED}
+        entry |= {"allowed_minutes": ALLOWED, "figure": case.figure}
         for figure in ("accuracy", "agreement", "queries"):
             entry[figure] = spread([one[figure] for one in entry["seeds"].values()])
 

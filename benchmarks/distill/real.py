@@ -72,7 +72,8 @@ def accuracy(student: nn.Module, low: float, high: float, test: data.Split) -> f
     images, labels = test
     student.eval()
     with torch.no_grad():
-        pixels = from_codes(torch.from_numpy(images), low, high)
+        shown = torch.from_numpy(images)
+        pixels = from_codes(shown, low, high) if shown.dtype == torch.uint8 else shown
         found = [student(part).argmax(1).numpy() for part in pixels.split(500)]
     return float((np.concatenate(found) == labels).mean())
 

@@ -15,6 +15,7 @@ from edgekd.bench import local, record
 from edgekd.bench.child import fingerprint
 from edgekd.bench.inputs import describe
 from edgekd.bench.local import Measurement, Request, Runner, measure
+from edgekd.codes import extent
 from edgekd.config import Runtime, Target
 from edgekd.errors import BadSetting, NotMeasurable
 from edgekd.onnx_file import load
@@ -78,7 +79,7 @@ def bench(
     """
     if not models:
         raise BadSetting("nothing to measure")
-    bounds = (held_out.low, held_out.high) if held_out else (0.0, 1.0)
+    bounds = extent(held_out.low, held_out.high) if held_out else (0.0, 1.0)
     groups = {"now": models, "baseline": baselines or {}, "again": (baselines or models) if twice else {}}
     loaded = {path: load(path) for files in groups.values() for path in files.values()}
     requests = {

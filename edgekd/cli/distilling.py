@@ -92,6 +92,10 @@ def distill(
     ] = None,
     input_shape: Shape = None,
     input_range: Bounds = None,
+    bounds: Annotated[
+        Path | None,
+        typer.Option(help="Text file with a line LOW,HIGH for each feature of a table, instead of --input-range."),
+    ] = None,
     mean: Annotated[str | None, typer.Option(metavar="M[,M…]", help="Mean of the input, per channel.")] = None,
     std: Annotated[str | None, typer.Option(metavar="S[,S…]", help="Deviation of the input, per channel.")] = None,
     layout: Annotated[Literal["NCHW", "NHWC"] | None, typer.Option(help="Order of the input's axes.")] = None,
@@ -134,10 +138,10 @@ def distill(
     told: dict[str, Any] = {"method": method, "student": student, "width": width, "minutes": minutes, "steps": steps}
     told |= {"clock": clock, "seed": seed, "threads": threads, "recipe": flags.pairs(recipe, "--set", "adversary=0.5")}
     told |= {"input_shape": flags.shape(input_shape), "input_range": flags.bounds(input_range), "layout": layout}
-    told |= {"mean": flags.numbers(mean, "--mean"), "std": flags.numbers(std, "--std")}
-    told |= {"access": access, "gradient": gradient, "directions": directions, "coarse": coarse}
-    told |= {"max_queries": max_queries, "task": task, "device": device, "headers": headers}
-    told |= {"students": students, "chunks": chunks, "representation": representation}
+    told |= {"bounds": flags.every_bound(bounds), "mean": flags.numbers(mean, "--mean")}
+    told |= {"std": flags.numbers(std, "--std"), "access": access, "gradient": gradient}
+    told |= {"directions": directions, "coarse": coarse, "max_queries": max_queries, "task": task, "device": device}
+    told |= {"headers": headers, "students": students, "chunks": chunks, "representation": representation}
     told |= {"added_to": _whole_path(add_student), "samples": str(samples) if samples else None}
     told |= {"class_order": classes.read_order(class_order) if class_order else None}
     if head_only:

@@ -20,7 +20,8 @@ Subject = Annotated[
 ]
 Json = Annotated[bool, typer.Option("--json", help="JSON alone on stdout.")]
 Shape = Annotated[
-    str | None, typer.Option("--input-shape", metavar="C,H,W", help="Where the file leaves it free: 3,224,224.")
+    str | None,
+    typer.Option("--input-shape", metavar="C,H,W|F", help="Where the file leaves it free: 3,224,224; F of a table."),
 ]
 Bounds = Annotated[
     str | None,

@@ -15,12 +15,13 @@ import torch
 from safetensors import SafetensorError
 from torch import Tensor, nn
 
+from edgekd.codes import Bound
 from edgekd.errors import BadRun, BadSetting, UnknownName
-from edgekd.networks.generators import Generator
+from edgekd.networks.generators import Generator, RowGenerator
 from edgekd.networks.headers import Headers, MultiHeader
 from edgekd.networks.joined import Joined, Parts
 from edgekd.networks.latents import GaussianLatents, NoisyLatents
-from edgekd.networks.students import LeNet5, MobileNetV3Small, ResNet
+from edgekd.networks.students import LeNet5, Mlp, MobileNetV3Small, ResNet
 from edgekd.networks.unet import Grid, UNet
 from edgekd.user_code import working_directory_on_path
 
@@ -59,6 +60,10 @@ def _lenet5_tiny(shape: Shape, classes: int, width: float) -> nn.Module:
     return LeNet5(shape[0], classes, width, (2, 4, 60, 30))
 
 
+def _mlp(shape: Shape, classes: int, width: float) -> nn.Module:
+    return Mlp(shape[0], classes, width)
+
+
 STUDENTS: dict[str, tuple[Factory, float]] = {
     "lenet5": (_lenet5, 1.0),
     "lenet5-half": (_lenet5, 0.5),
@@ -70,14 +75,27 @@ STUDENTS: dict[str, tuple[Factory, float]] = {
 """Of the image as a whole: name to (factory, width when none is given)."""
 PIXEL_STUDENTS: dict[str, tuple[Callable[[Shape, int, float, Grid], nn.Module], float]] = {"unet": (UNet, 1.0)}
 """Of every pixel of a grid."""
+TABLE_STUDENTS: dict[str, tuple[Factory, float]] = {"mlp": (_mlp, 1.0)}
+"""Of a row of a table: an image of F channels and one pixel, `[F, 1, 1]`."""
+
+
+def is_row(shape: Shape) -> bool:
+    """Whether what is shaped so is a row of a table."""
+    return shape[1:] == (1, 1)
 
 
 class Standardized(nn.Module):
-    """A student behind its own input standardization, so that it takes the very pixels the teacher takes."""
+    """A student behind its own input standardization, so that it takes the very pixels the teacher takes.
 
-    def __init__(self, network: nn.Module, mean: Sequence[float], std: Sequence[float]) -> None:
+    Args:
+        network: what is shown standardized images `[N, C, H, W]`, or rows `[N, F]`.
+        mean, std: per channel.
+        rows: whether images are rows of a table, `[N, F, 1, 1]`; as a file takes them they are `[N, F]`.
+    """
+
+    def __init__(self, network: nn.Module, mean: Sequence[float], std: Sequence[float], *, rows: bool = False) -> None:
         super().__init__()
-        self.network = network
+        self.network, self.rows = network, rows
         self.register_buffer("pixel_mean", torch.tensor(list(mean)).reshape(1, -1, 1, 1))
         self.register_buffer("pixel_scale", 1 / torch.tensor(list(std)).reshape(1, -1, 1, 1))
 
@@ -116,6 +134,9 @@ class Standardized(nn.Module):
 
     def standardized(self, images: Tensor) -> Tensor:
         """What the network itself is shown."""
+        if self.rows:
+            images, mean, scale = images.flatten(1), self.get_buffer("pixel_mean"), self.get_buffer("pixel_scale")
+            return (images - mean.flatten()) * scale.flatten()
         return (images - self.get_buffer("pixel_mean")) * self.get_buffer("pixel_scale")
 
 
@@ -137,8 +158,8 @@ def choose_student(
     """Resolve `auto` and a missing width.
 
     `auto` takes `cnn-small`, or `resnet18` where a quarter of the teacher is more than a million parameters, or `unet`
-    where pixels are answered, at the largest width whose parameters are at most a quarter of the teacher's (1 % over is
-    let pass). Students side by side are all of one kind, and all together a twentieth.
+    where pixels are answered, or `mlp` for rows of a table, at the largest width whose parameters are at most a quarter
+    of the teacher's (1 % over is let pass). Students side by side are all of one kind, and all together a twentieth.
 
     Args:
         name, width: as the user gave them.
@@ -151,9 +172,10 @@ def choose_student(
         UnknownName: no student of that name.
     """
     goal = (QUARTER if parts is None else TWENTIETH) * (teacher or 0) * 1.01
-    chosen = name if name != "auto" else "unet" if grid else "resnet18" if goal > 1e6 else "cnn-small"
+    found = "unet" if grid else "mlp" if is_row(shape) else "resnet18" if goal > 1e6 else "cnn-small"
+    chosen = name if name != "auto" else found
     if width is not None or name != "auto" or not teacher:
-        own = {**STUDENTS, **PIXEL_STUDENTS}.get(chosen, (None, 1.0))[1]
+        own = {**STUDENTS, **PIXEL_STUDENTS, **TABLE_STUDENTS}.get(chosen, (None, 1.0))[1]
         return chosen, width if width is not None else own
     widths = [eighths / 64 for eighths in range(4, 257)]
     size = partial(_size, chosen, shape=shape, classes=classes, grid=grid, headers=headers, parts=parts)
@@ -179,26 +201,35 @@ def _known_student(name: str, shape: Shape, classes: int, width: float, grid: Gr
 
     Raises:
         UnknownName: no student of that name.
-        BadSetting: it answers for the image and the teacher for its pixels, or the other way round.
+        BadSetting: it answers for the image and the teacher for its pixels, or the other way round, or it is for images
+            and the teacher for rows of a table, or the other way round.
     """
-    if grid is None and name in STUDENTS:
-        return STUDENTS[name][0](shape, classes, width)
+    whole = TABLE_STUDENTS if is_row(shape) else STUDENTS
+    if grid is None and name in whole:
+        return whole[name][0](shape, classes, width)
     if grid is not None and name in PIXEL_STUDENTS:
         return PIXEL_STUDENTS[name][0](shape, classes, width, grid)
-    known = ["auto", *(PIXEL_STUDENTS if grid else STUDENTS), "module:factory"]
+    known = ["auto", *(PIXEL_STUDENTS if grid else whole), "module:factory"]
     require_student(name, known)
+    if grid is None and name in {**STUDENTS, **TABLE_STUDENTS}:
+        takes = ("images", "rows of a table")
+        what = f"it takes {takes[not is_row(shape)]}, the teacher {takes[is_row(shape)]}"
+        raise BadSetting(what, where=f"student {name}", allowed=", ".join(known))
     answers = ("for the image as a whole", "for every pixel")
     what = f"it answers {answers[not grid]}, the teacher {answers[bool(grid)]}"
     raise BadSetting(what, where=f"student {name}", allowed=", ".join(known))
 
 
-def require_student(name: str, known: Sequence[str] = ("auto", *STUDENTS, *PIXEL_STUDENTS, "module:factory")) -> None:
+NAMES = (*STUDENTS, *PIXEL_STUDENTS, *TABLE_STUDENTS)
+
+
+def require_student(name: str, known: Sequence[str] = ("auto", *NAMES, "module:factory")) -> None:
     """See that there is a student of that name, whatever it is to answer; a factory is not looked for.
 
     Raises:
         UnknownName: there is none; those that are `known` are told.
     """
-    if name not in {"auto", *STUDENTS, *PIXEL_STUDENTS} and not is_factory(name):
+    if name not in {"auto", *NAMES} and not is_factory(name):
         raise UnknownName("student", name, known)
 
 
@@ -258,10 +289,15 @@ def _own_student(name: str, width: float, shape: Shape, classes: int) -> nn.Modu
 
 def standardization(teacher: Mapping[str, Any]) -> tuple[list[float], list[float]]:
     """Mean and deviation per channel: the teacher's own where known, else the middle and a quarter of its range."""
-    low, high, channels = teacher["low"], teacher["high"], teacher["channels"]
     if teacher["mean"] is not None and teacher["std"] is not None:
         return list(teacher["mean"]), list(teacher["std"])
-    return [(low + high) / 2] * channels, [(high - low) / 4] * channels
+    lows, highs = (_each(teacher[end], teacher["channels"]) for end in ("low", "high"))
+    ends = list(zip(lows, highs, strict=True))
+    return [(low + high) / 2 for low, high in ends], [(high - low) / 4 for low, high in ends]
+
+
+def _each(bound: Bound, channels: int) -> Sequence[float]:
+    return [bound] * channels if isinstance(bound, float | int) else bound
 
 
 def student_of(record: Mapping[str, Any]) -> Standardized:
@@ -273,7 +309,7 @@ def student_of(record: Mapping[str, Any]) -> Standardized:
     parts = parts_of(student["parts"]) if student.get("parts") else None
     pixels = (grid[0], grid[1]) if grid else None
     network = build_student(student["name"], student["width"], shape, teacher["classes"], pixels, headers, parts)
-    return Standardized(network, *standardization(teacher))
+    return Standardized(network, *standardization(teacher), rows=is_row(shape))
 
 
 def parts_of(told: Mapping[str, Any]) -> Parts:
@@ -288,7 +324,7 @@ def parts_of(told: Mapping[str, Any]) -> Parts:
     )
 
 
-def generator_of(record: Mapping[str, Any]) -> Generator:
+def generator_of(record: Mapping[str, Any]) -> Generator | RowGenerator:
     """The generator that a run's record describes, with fresh weights.
 
     Raises:
@@ -303,6 +339,9 @@ def generator_of(record: Mapping[str, Any]) -> Generator:
         allowed = "teachers of classes; for others noisy=false"
         raise BadSetting(f"the teacher's task is {teacher['task']}", where="recipe: noisy", allowed=allowed)
     latents = NoisyLatents(length, teacher["classes"], count) if noisy else GaussianLatents(length, count)
+    if is_row(shape):
+        lows, highs = (_each(teacher[end], shape[0]) for end in ("low", "high"))
+        return RowGenerator(latents, generator["width"], lows, highs)
     others = {"low": teacher["low"], "high": teacher["high"], "output": generator.get("output", "soft")}
     return Generator(latents, shape, generator["width"], mean=mean, std=std, **others)
 
@@ -368,7 +407,7 @@ class Part(nn.Module):
         super().__init__()
         network = student.network
         assert isinstance(network, Joined), "others have no parts"
-        self.part = Standardized(network.students[place], [0.0], [1.0])
+        self.part = Standardized(network.students[place], [0.0], [1.0], rows=student.rows)
         self.part.pixel_mean, self.part.pixel_scale = (
             student.get_buffer("pixel_mean"),
             student.get_buffer("pixel_scale"),
@@ -387,7 +426,7 @@ def parts_alone(student: Standardized) -> list[nn.Module]:
     return [*(Part(student, place) for place in range(len(network.students))), network.head]
 
 
-def load_generator(record: Mapping[str, Any], weights: Path) -> Generator:
+def load_generator(record: Mapping[str, Any], weights: Path) -> Generator | RowGenerator:
     """A run's generator with its trained weights, in evaluation mode. Raises as `load_student` does."""
     generator = generator_of(record)
     _load(generator, weights)

@@ -83,7 +83,43 @@ class Generator(nn.Module):
 
     def reset(self) -> None:
         """Forget everything: all weights are drawn anew."""
-        for module in self.modules():
-            if isinstance(module, nn.Linear | nn.Conv2d | nn.BatchNorm1d | nn.BatchNorm2d):
-                module.reset_parameters()
+        renew(self)
         self.latents.renew()
+
+
+class RowGenerator(nn.Module):
+    """Rows of a table: two dense layers with batch normalization, and a sigmoid between the ends of each feature.
+
+    Args:
+        latents: as of `Generator`.
+        width: 16 times as many units in a layer, so that a recipe's width gives it about the time of the other one.
+        low, high: the ends of each feature's range, `[F]`.
+    """
+
+    def __init__(
+        self, latents: GaussianLatents | NoisyLatents, width: int, low: Sequence[float], high: Sequence[float]
+    ) -> None:
+        super().__init__()
+        self.latents, self.latent = latents, latents.length
+        sizes = (latents.length, 16 * width, 16 * width)
+        hidden = ((nn.Linear(a, b), nn.BatchNorm1d(b), nn.LeakyReLU(0.2)) for a, b in itertools.pairwise(sizes))
+        self.layers = nn.Sequential(*itertools.chain(*hidden), nn.Linear(sizes[-1], len(low)))
+        self.register_buffer("low", torch.tensor(list(low)))
+        self.register_buffer("span", torch.tensor(list(high)) - torch.tensor(list(low)))
+
+    def forward(self, latent: Tensor) -> Tensor:
+        """Rows `[N, F, 1, 1]` for latent vectors `[N, z]`."""
+        rows = self.get_buffer("low") + self.get_buffer("span") * torch.sigmoid(self.layers(latent).float())
+        return rows[:, :, None, None]
+
+    def reset(self) -> None:
+        """Forget everything: all weights are drawn anew."""
+        renew(self)
+        self.latents.renew()
+
+
+def renew(network: nn.Module) -> None:
+    """Draw the weights of its layers anew."""
+    for module in network.modules():
+        if isinstance(module, nn.Linear | nn.Conv2d | nn.BatchNorm1d | nn.BatchNorm2d):
+            module.reset_parameters()

@@ -63,6 +63,22 @@ class LeNet5(nn.Module):
         del self.pool, self.dense, self.classifier
 
 
+class Mlp(nn.Module):
+    """Three dense layers of 256 and a classifier, for rows of F features; `width` scales the 256."""
+
+    def __init__(self, features: int, classes: int, width: float = 1.0) -> None:
+        super().__init__()
+        hidden = scaled(256, width, 8)
+        self.first, self.second, self.third = (nn.Linear(size, hidden) for size in (features, hidden, hidden))
+        self.classifier = nn.Linear(hidden, classes)
+
+    def forward(self, rows: Tensor) -> Tensor:
+        """Logits `[N, K]` of rows `[N, F]`."""
+        out = functional.relu(self.second(functional.relu(self.first(rows))))
+        logits: Tensor = self.classifier(functional.relu(self.third(out)))
+        return logits
+
+
 def _pointwise(inputs: int, outputs: int, stride: int) -> list[nn.Module]:
     """A 1x1 convolution with a stride.
 

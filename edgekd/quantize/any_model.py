@@ -10,6 +10,7 @@ from typing import Any
 from onnx import ModelProto, ValueInfoProto
 
 from edgekd import __version__, onnx_file
+from edgekd.codes import extent
 from edgekd.config import CalibrationRecipe, Target
 from edgekd.errors import BadSetting, EdgekdError
 from edgekd.quantize.delivery import Order, Precision, Terms, deliver, require_precision
@@ -110,7 +111,7 @@ def _reading(model: Path) -> tuple[float, float, Task, str]:
         spec = read_spec(model)
     except EdgekdError:  # no image classifier: its answers are compared as numbers
         return 0.0, 1.0, "classes", "NCHW"
-    return spec.low, spec.high, spec.task, spec.layout
+    return *extent(spec.low, spec.high), spec.task, spec.layout
 
 
 def _pool(

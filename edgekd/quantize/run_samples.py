@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 from onnx import ModelProto
 
+from edgekd.codes import Bound
 from edgekd.errors import BadRun
 from edgekd.inference import scores_name
 from edgekd.quantize.observation import runs
@@ -119,7 +120,7 @@ def unseen_images(run: RunFolder, record: dict[str, Any]) -> Source:
 
 
 def with_real(
-    generated: Source, real: Path, taken: int, low: float, high: float, layout: str = "NCHW"
+    generated: Source, real: Path, taken: int, low: Bound, high: Bound, layout: str = "NCHW"
 ) -> tuple[Source, Source]:
     """Real images before generated ones, and the real ones left over, or these same where none are.
 

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from onnx import ValueInfoProto
 
 from edgekd import onnx_file
-from edgekd.codes import from_codes
+from edgekd.codes import Bound, from_codes
 from edgekd.errors import BadData, BadModel, EdgekdError
 from edgekd.inference import Floats, open_session
 from edgekd.onnx_file import first_line
@@ -47,8 +47,8 @@ class Stored:
     """
 
     images: NDArray[Any]
-    low: float = 0.0
-    high: float = 1.0
+    low: Bound = 0.0
+    high: Bound = 1.0
 
     def __len__(self) -> int:
         return len(self.images)
@@ -148,6 +148,8 @@ class Arranged:
 
 def as_fed(source: Source, layout: str) -> Source:
     """A source `[n, C, H, W]` as a file of that layout takes it."""
+    if layout == "NF":
+        return Arranged(source, None)
     return Arranged(source, (0, 2, 3, 1)) if layout == "NHWC" else source
 
 
@@ -222,7 +224,7 @@ def generator_samples(generator_onnx: Path, count: int, seed: int) -> Floats:
     return np.concatenate(list(Generated(generator_onnx, count, seed).parts()))
 
 
-def real_samples(path: Path, low: float, high: float) -> Stored:
+def real_samples(path: Path, low: Bound, high: Bound) -> Stored:
     """Images that a user has: `images` of an `.npz`; labels, if it holds any, are not read.
 
     Args:

@@ -56,6 +56,8 @@ def _on_the_way(facts: Facts) -> list[Node]:
 def _pictures(own: Pixels, name: str, side: int, kind: str) -> tuple[Child, Child]:
     if not len(own):
         return "none", "none was generated" if kind == "generated" else "none"
+    if own.shape[2:] == (1, 1):
+        return "", "rows of a table, which are no pictures"
     mean = strip(mean_image(own), f"Mean of {len(own)} {kind} images of {name}", columns=1, side=44, at_most=side)
     newest = own[-EACH:][::-1]
     alt = f"{len(newest)} {kind} images that the teacher calls {name}"

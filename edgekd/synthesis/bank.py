@@ -11,6 +11,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
+from edgekd.codes import Bound
 from edgekd.distributed import ALONE, Ranks
 from edgekd.teachers.codes import from_codes, to_codes
 
@@ -28,7 +29,7 @@ class Bank:
         ranks: the processes that share it: image i lies with process i modulo their number.
     """
 
-    def __init__(self, capacity: int, shape: Sizes, kept: Sizes, low: float, high: float, ranks: Ranks = ALONE) -> None:
+    def __init__(self, capacity: int, shape: Sizes, kept: Sizes, low: Bound, high: Bound, ranks: Ranks = ALONE) -> None:
         self.capacity, self.low, self.high, self.ranks = capacity, low, high, ranks
         rows = -(-capacity // ranks.size)
         self.codes = torch.zeros((rows, *shape), dtype=torch.uint8)

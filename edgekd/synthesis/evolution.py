@@ -30,14 +30,14 @@ def children(codes_at: Callable[[Tensor], Tensor], scores: Tensor, count: int) -
         and changed in brightness.
     """
     wanted = torch.randint(scores.shape[1], (count,))
-    first, second = (codes_at(_fittest(scores, wanted)).float() / 255 for _ in range(2))
+    first, second = (codes_at(fittest(scores, wanted)).float() / 255 for _ in range(2))
     kind, share = torch.rand(count, 1, 1, 1), torch.rand(count, 1, 1, 1)
     collage = torch.where(priors.superellipses(count, first.shape[2], first.shape[3], (0.2, 0.8), 0.6), first, second)
     bred = torch.where(kind < 0.3, share * first + (1 - share) * second, torch.where(kind < 0.7, collage, first))
     return (_moved(bred) * (0.7 + 0.6 * torch.rand(count, 1, 1, 1))).clamp(0, 1)
 
 
-def _fittest(scores: Tensor, wanted: Tensor) -> Tensor:
+def fittest(scores: Tensor, wanted: Tensor) -> Tensor:
     """For every wanted class `[n]`, the index of the best of some random candidates by scores `[N, K]`."""
     candidates = torch.randint(len(scores), (len(wanted), TOURNAMENT))
     best = scores[candidates, wanted.unsqueeze(1)].argmax(dim=1, keepdim=True)

@@ -17,9 +17,12 @@ COLUMNS, ROWS, GAP = 10, 20, 2
 def write_grid(path: Path, codes: Tensor, chosen: Tensor) -> None:
     """Write a PNG of `[N, C, H, W]` uint8 images in rows by bool `[N, O]`: the newest ten of each option chosen.
 
-    Only the first twenty options are shown; one without an image leaves its row dark.
+    Only the first twenty options are shown; one without an image leaves its row dark. Of rows of a table, which are
+    images of one pixel, nothing is written.
     """
     channels, height, width = codes.shape[1:]
+    if height * width == 1:
+        return
     rows = min(chosen.shape[1], ROWS)
     sheet = torch.zeros(3, rows * (height + GAP) - GAP, COLUMNS * (width + GAP) - GAP, dtype=torch.uint8)
     for row in range(rows):

@@ -1,21 +1,29 @@
 """Where images come from that no generator makes: the user's own first, then procedural ones, then their children.
 
+Rows of a table are images of one pixel, and come of families of their own.
+
 What was asked about is in a bank; it supplies what may be asked next, and asks nobody.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import torch
 from torch import Tensor
 
-from edgekd.synthesis import evolution, priors
+from edgekd.synthesis import evolution, priors, rows
 from edgekd.synthesis.bank import Bank
-from edgekd.teachers.codes import from_codes, rounded
+from edgekd.teachers.codes import from_codes, rounded, within
 
 DRAWN = 4
 """One in so many procedural images is drawn, the others are bred."""
+
+
+def drawn(count: int, shape: Sequence[int]) -> Tensor:
+    """`count` procedural images `[count, C, H, W]` in [0, 1]; of one pixel they are rows of C features."""
+    channels, height, width = shape
+    return rows.draw(count, channels) if height * width == 1 else priors.draw(count, (channels, height, width))
 
 
 class Supply:
@@ -33,6 +41,7 @@ class Supply:
 
     def __init__(self, bank: Bank, scores: Callable[[Tensor], Tensor], own: Tensor | None) -> None:
         self.bank, self._scores, self.used = bank, scores, 0
+        self._children = rows.children if bank.codes[0, 0].numel() == 1 else evolution.children
         self._own = torch.empty(0, *bank.codes.shape[1:], dtype=torch.uint8) if own is None else own
         self.own = len(self._own)
 
@@ -43,8 +52,7 @@ class Supply:
             return _ready(from_codes(part, self.bank.low, self.bank.high))
         if len(self.bank) * DRAWN >= self.bank.capacity:
             return self.bred(count)
-        channels, height, width = self.bank.codes.shape[1:]
-        return self._in_range(priors.draw(count, (channels, height, width)))
+        return self._in_range(drawn(count, self.bank.codes.shape[1:]))
 
     def note(self, count: int) -> None:
         """So many of what `first` gave were asked about."""
@@ -52,7 +60,7 @@ class Supply:
 
     def bred(self, count: int) -> Tensor:
         """`count` children of those asked about."""
-        return self._in_range(evolution.children(self.bank.codes_at, self.bank.of_targets(self._scores), count))
+        return self._in_range(self._children(self.bank.codes_at, self.bank.of_targets(self._scores), count))
 
     def state_dict(self) -> dict[str, int]:
         """What a checkpoint needs; the bank has its own."""
@@ -64,7 +72,7 @@ class Supply:
 
     def _in_range(self, images: Tensor) -> Tensor:
         low, high = self.bank.low, self.bank.high
-        return _ready(rounded(low + (high - low) * images, low, high))
+        return _ready(rounded(within(images, low, high), low, high))
 
 
 def _ready(images: Tensor) -> Tensor:

@@ -14,7 +14,7 @@ import numpy as np
 from edgekd import inference
 from edgekd.config import Reach
 from edgekd.errors import BadSetting, EdgekdError
-from edgekd.teachers.pixels import Stated
+from edgekd.teachers.pixels import PIXEL, Stated
 from edgekd.teachers.source import Again, Floats, Sizes, as_logits, checked, outside, tried
 from edgekd.user_code import working_directory_on_path
 
@@ -23,7 +23,7 @@ BATCH = 256
 
 
 class FunctionSource:
-    """`function(images: float32 [N, C, H, W] or [N, H, W, C]) -> scores [N, K]`: logits or probabilities.
+    """`function(images: float32 [N, C, H, W], [N, H, W, C] or [N, F]) -> scores [N, K]`: logits or probabilities.
 
     Of every pixel of a grid they are `[N, K, h, w]` or `[N, h, w, K]`, as the images are.
 
@@ -42,12 +42,12 @@ class FunctionSource:
         if not reach.trust_callable:
             raise BadSetting("it is code, which would be run", where=name, hint="if you trust it, say --trust-callable")
         if stated.input_shape is None:
-            raise BadSetting(
-                "a function does not tell what it takes", where=name, hint="say it with --input-shape C,H,W"
-            )
+            hint = "say it with --input-shape C,H,W, or F of a table"
+            raise BadSetting("a function does not tell what it takes", where=name, hint=hint)
         module, self._function = _imported(name)
         self.batch = reach.batch or BATCH
-        axes = inference.fed_shape(stated.input_shape, stated.layout or "NCHW")
+        table = stated.input_shape[1:] == PIXEL
+        axes = inference.fed_shape(stated.input_shape, "NF" if table else stated.layout or "NCHW")
         self.spec = outside(name, _digest(name, module), "images", (None, *axes), "scores", stated, known, name)
         self.probed = 0
         if not known:

@@ -20,6 +20,7 @@ from edgekd.errors import BadModel, CannotLoad
 from edgekd.inference import open_session
 from edgekd.onnx_file import attribute, constants, first_line, load
 from edgekd.teachers import Signal
+from edgekd.teachers.codes import within
 from edgekd.teachers.graph import GraphTeacher
 from edgekd.teachers.spec import TeacherSpec
 from edgekd.teachers.wiring import Wiring
@@ -83,7 +84,8 @@ def last_layer(teacher: object) -> LastLayer:
     spec = teacher.spec
     assert spec.features_name is not None, "it offers features"
     with torch.no_grad():
-        shown = teacher(torch.full((1, spec.channels, spec.height, spec.width), spec.low)).features
+        nothing = torch.zeros((1, spec.channels, spec.height, spec.width))
+        shown = teacher(within(nothing, spec.low, spec.high)).features
     assert shown is not None, "it offers features"
     model = load(spec.path)
     grid = (shown.shape[2], shown.shape[3]) if shown.dim() == 4 else None

@@ -13,6 +13,7 @@ from torch import Tensor
 
 from edgekd.tasks import Task
 from edgekd.teachers import Answer, Signal, Teacher
+from edgekd.teachers.codes import from_codes
 from edgekd.teachers.graph import GraphTeacher
 
 
@@ -60,7 +61,8 @@ def _width(teacher: Teacher) -> int | None:
         return None
     spec = teacher.spec
     with torch.no_grad():
-        features = teacher(torch.full((1, spec.channels, spec.height, spec.width), spec.low)).features
+        nothing = torch.zeros((1, spec.channels, spec.height, spec.width), dtype=torch.uint8)
+        features = teacher(from_codes(nothing, spec.low, spec.high)).features
     return None if features is None else features.shape[1]
 
 

@@ -15,7 +15,9 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn import functional
 
+from edgekd.codes import Bound
 from edgekd.teachers import Moments
+from edgekd.teachers.codes import within
 
 COUNT, CELL = 16, 8
 """Images to look with, and the side of the squares of pixels between which they shade."""
@@ -23,12 +25,12 @@ LEAST_BALANCE = 0.05
 """Teachers measured here: 0.2 to 0.5 with batch normalization folded (MobileNetV3 least), 0.00 and below without."""
 
 
-def shades(shape: tuple[int, int, int], low: float, high: float) -> Tensor:
+def shades(shape: tuple[int, int, int], low: Bound, high: Bound) -> Tensor:
     """Smooth random images `[16, C, H, W]` between low and high, always the same ones."""
     channels, height, width = shape
     cells = (max(2, height // CELL), max(2, width // CELL))
     coarse = torch.rand(COUNT, channels, *cells, generator=torch.Generator().manual_seed(0))
-    return low + (high - low) * functional.interpolate(coarse, size=(height, width), mode="bilinear")
+    return within(functional.interpolate(coarse, size=(height, width), mode="bilinear"), low, high)
 
 
 def balance(layers: Sequence[Moments], biases: Sequence[NDArray[np.float64]]) -> float:

@@ -17,6 +17,7 @@ from urllib.parse import urlsplit
 import torch
 
 from edgekd import onnx_file
+from edgekd.codes import Bound, extent
 from edgekd.config import DistillSettings, Reach
 from edgekd.errors import BadModel, BadSetting, CannotLoad, EdgekdError
 from edgekd.tasks import Task
@@ -37,7 +38,7 @@ Named = str | Path
 Known = Mapping[str, Any]
 """What the record of an earlier start tells of a teacher, so that it need not be asked again."""
 _ANSWERS = "auto, scores, labels"
-STATED = ("input_shape", "input_range", "mean", "std", "layout", "task")
+STATED = ("input_shape", "input_range", "bounds", "mean", "std", "layout", "task")
 
 
 @dataclass(frozen=True)
@@ -199,7 +200,9 @@ def asked(
     """A source as a teacher at the access level of the settings."""
     labels, estimate = settings.access == "labels", settings.gradient == "estimate"
     spec = source.spec
-    directions = Directions(settings.directions, settings.coarse, spec.low, spec.high) if estimate else None
+    if estimate and not (isinstance(spec.low, float) and isinstance(spec.high, float)):
+        raise BadSetting("an estimate takes steps of one size", where="--bounds", allowed="--input-range LOW,HIGH")
+    directions = Directions(settings.directions, settings.coarse, *extent(spec.low, spec.high)) if estimate else None
     teacher = AskedTeacher(LabelsOnly(source) if labels else source, ledger, directions)
     level = "labels" if labels else "scores"
     told = f"only the label, taken as {SURE:.0%} sure" if labels else "only answers"
@@ -224,12 +227,12 @@ def _reconcile(first: Interface, other: Interface) -> None:
         one, two = getattr(first, field), getattr(other, field)
         if one != two:
             what = f"{field} {_told(two)}, but {first.name} has {_told(one)}"
-            hint = "say --input-range for all of them" if field in ("low", "high") else ""
+            hint = "say --input-range or --bounds for all of them" if field in ("low", "high") else ""
             raise BadModel(what, where=other.name, allowed="teachers of one input and the same classes", hint=hint)
 
 
-def _told(value: float | tuple[int, ...]) -> str:
-    return "x".join(map(str, value)) if isinstance(value, tuple) else f"{value:g}"
+def _told(value: Bound) -> str:
+    return f"{value:g}" if isinstance(value, float | int) else "x".join(f"{one:g}" for one in value)
 
 
 _COLUMNS: dict[Task, str] = {
@@ -244,14 +247,18 @@ _COLUMNS: dict[Task, str] = {
 def described(spec: Interface) -> str:
     """What is taken for granted about a teacher, and where it was learned, so that a wrong guess is seen at once."""
     shape, columns = _told((spec.channels, spec.height, spec.width)), _COLUMNS[spec.task]
+    table = spec.layout == "NF"
+    taken = f"rows of {spec.channels} features (if they are pixels, say --input-shape C,H,W)" if table else shape
+    low, high = extent(spec.low, spec.high)
+    own = ", each feature in a range of its own" * (not isinstance(spec.low, float | int))
     who = "the graph tells" if isinstance(spec, TeacherSpec) else "it tells"
     told = {"graph": who, "flag": "you told", "default": "a guess: say --{} if it is wrong"}
     source = {name: told[value] for name, value in spec.sources.items()}
     facts = [
-        f"teacher: {shape}, {columns.format(spec.classes, _told(spec.grid or ()))}, ends in {spec.ending}",
+        f"teacher: {taken}, {columns.format(spec.classes, _told(spec.grid or ()))}, ends in {spec.ending}",
         f"task {spec.task} ({source['task'].format('task')})",
-        f"layout {spec.layout} ({source['layout'].format('layout')})",
-        f"values in [{spec.low:g}, {spec.high:g}] ({source['range'].format('input-range')})"
+        *([] if table else [f"layout {spec.layout} ({source['layout'].format('layout')})"]),
+        f"values in [{low:g}, {high:g}]{own} ({source['range'].format('input-range')})"
         + f", {WHOLE}" * (spec.dtype == "uint8"),
     ]
     if spec.mean is not None and spec.std is not None:

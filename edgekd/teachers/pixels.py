@@ -13,15 +13,17 @@ from typing import Literal
 import numpy as np
 
 from edgekd import inference
+from edgekd.codes import Bound, Layout
 from edgekd.errors import BadModel, BadSetting
 from edgekd.tasks import Task
 from edgekd.teachers.wiring import Head
 
-Layout = Literal["NCHW", "NHWC"]
 Dtype = Literal["float32", "uint8"]
 """Of an input: `uint8` takes whole numbers from 0 to 255."""
 WHOLE = "as uint8; its students take the same numbers as float32"
 _SHAPE_HINT = "say it with --input-shape C,H,W"
+PIXEL = (1, 1)
+"""Height and width of what is no image: the F features of a row of a table are channels of its one pixel."""
 
 
 @dataclass(frozen=True)
@@ -31,6 +33,7 @@ class Stated:
     Attributes:
         input_shape: channels, height, width.
         input_range: lowest and highest value.
+        bounds: the same of every channel, in their order; tables have features of many units.
         mean, std: per channel or one for all, in the input's own range.
         layout: order of the input's axes.
         task: how its answers are read.
@@ -38,6 +41,7 @@ class Stated:
 
     input_shape: tuple[int, int, int] | None = None
     input_range: tuple[float, float] | None = None
+    bounds: Sequence[tuple[float, float]] | None = None
     mean: Sequence[float] | None = None
     std: Sequence[float] | None = None
     layout: Layout | None = None
@@ -48,8 +52,8 @@ class Stated:
 class PixelValues:
     """Range and normalization, each with its source: "graph", "flag" or "default"."""
 
-    low: float
-    high: float
+    low: Bound
+    high: Bound
     mean: tuple[float, ...] | None
     std: tuple[float, ...] | None
     range_source: str
@@ -63,25 +67,33 @@ NOTHING_DONE = Head(np.ones(1), np.zeros(1), None, "")
 def image_axes(
     name: str, dims: Sequence[int | None], stated: Stated, where: object
 ) -> tuple[tuple[int | None, ...], bool]:
-    """The axes of an input as an image's, and whether it takes the pixels in one row, as tree ensembles do.
+    """The axes of an input, an image's or `[N, F]` of a table, and whether it takes numbers in one row.
 
     Args:
         name: of the input.
         dims: its sizes, None where one is free.
-        stated: a row of pixels is an image only where its shape is stated.
+        stated: a row is the pixels of an image only where its shape is stated.
         where: for the message.
 
     Raises:
         BadModel: neither an image nor such a row.
+        BadSetting: a shape is stated that does not fit the row.
     """
     if len(dims) == 4:
         return tuple(dims), False
-    row, shape = len(dims) == 2, stated.input_shape
-    if row and shape is not None and dims[1] in (None, math.prod(shape)):
-        return (dims[0], *inference.fed_shape(shape, stated.layout or "NCHW")), True
-    hint = "say which image its features are with --input-shape C,H,W" if row else ""
-    what = f"input {name!r} is {shown(dims)}, not an image"
-    raise BadModel(what, where=where, allowed="[N,C,H,W] or [N,H,W,C]", hint=hint)
+    if len(dims) != 2:
+        what = f"input {name!r} is {shown(dims)}, not an image"
+        raise BadModel(what, where=where, allowed="[N,C,H,W] or [N,H,W,C], or [N,F] of a table")
+    shape = stated.input_shape
+    if dims[1] is None and shape is None:
+        hint = "say how many features a row has with --input-shape F, or which image its pixels are with C,H,W"
+        raise BadModel(f"input {name!r} leaves the number of features free", where=where, hint=hint)
+    if shape is not None and dims[1] not in (None, math.prod(shape)):
+        allowed = f"{dims[1]}, or an image of so many"
+        raise BadSetting(f"it takes {dims[1]} numbers", where="--input-shape", allowed=allowed)
+    if shape is None or shape[1:] == PIXEL:
+        return (dims[0], dims[1] or math.prod(shape or ())), True
+    return (dims[0], *inference.fed_shape(shape, stated.layout or "NCHW")), True
 
 
 def shown(dims: Sequence[int | None]) -> str:
@@ -90,7 +102,9 @@ def shown(dims: Sequence[int | None]) -> str:
 
 
 def image_layout(stated: Layout | None, dims: Sequence[int | None], head: Head = NOTHING_DONE) -> tuple[Layout, str]:
-    """The order of axes of an input `[N, ?, ?, ?]`, and where it was learned."""
+    """The order of axes of an input `[N, ?, ?, ?]` or `[N, F]`, and where it was learned."""
+    if len(dims) == 2:
+        return "NF", "graph"
     if stated is not None:
         return stated, "flag"
     if head.channels_first is not None:
@@ -104,13 +118,13 @@ def image_layout(stated: Layout | None, dims: Sequence[int | None], head: Head =
 def image_shape(
     dims: Sequence[int | None], layout: Layout, stated: tuple[int, int, int] | None, where: object
 ) -> tuple[int, int, int]:
-    """Channels, height and width of an input `[N, ?, ?, ?]`, None where a size is left free.
+    """Channels, height and width of an input `[N, ?, ?, ?]`, None where a size is left free; of a table's `[N, F]`.
 
     Raises:
         BadModel: a size is left free and not stated.
         BadSetting: what is stated does not fit.
     """
-    told = tuple(dims[1:]) if layout == "NCHW" else (dims[3], dims[1], dims[2])
+    told = (dims[3], dims[1], dims[2]) if layout == "NHWC" else (*dims[1:], *PIXEL)[:3]
     found = []
     for index, name in enumerate(("channels", "height", "width")):
         size = told[index]
@@ -159,6 +173,8 @@ def pixel_values(head: Head, channels: int, stated: Stated, dtype: Dtype = "floa
         if stated.input_range not in (None, (0, 255)):
             raise BadSetting("its input is uint8", where="--input-range", allowed="0,255")
         low, high, range_source = 0.0, 255.0, "graph"
+    elif stated.bounds is not None:
+        return PixelValues(*_each(stated, channels), mean, std, "flag", normalization_source)
     elif stated.input_range is not None:
         low, high, range_source = *stated.input_range, "flag"
     elif implied is not None:
@@ -168,6 +184,18 @@ def pixel_values(head: Head, channels: int, stated: Stated, dtype: Dtype = "floa
     if not low < high:
         raise BadSetting(f"{low:g},{high:g} is empty", where="--input-range", allowed="LOW,HIGH with LOW below HIGH")
     return PixelValues(low, high, mean, std, range_source, normalization_source)
+
+
+def _each(stated: Stated, channels: int) -> tuple[Bound, Bound]:
+    """The ends of the ranges of every channel."""
+    bounds = stated.bounds or ()
+    if stated.input_range is not None:
+        raise BadSetting("--bounds tells it already", where="--input-range", allowed="one of them")
+    if len(bounds) != channels:
+        what = f"{len(bounds)} ranges for {channels} features"
+        raise BadSetting(what, where="--bounds", allowed=f"{channels} lines of LOW,HIGH")
+    low, high = zip(*bounds, strict=True)
+    return low, high
 
 
 def _folded(head: Head, channels: int) -> tuple[tuple[float, ...] | None, tuple[float, ...] | None]:

@@ -14,9 +14,10 @@ from numpy.typing import NDArray
 from onnx import ModelProto, NodeProto, TensorProto, ValueInfoProto
 
 from edgekd import inference, onnx_file
+from edgekd.codes import Bound, Layout
 from edgekd.errors import BadModel, CannotLoad
 from edgekd.tasks import NOTE, Task, settled
-from edgekd.teachers.pixels import Dtype, Layout, Stated, image_axes, image_layout, image_shape, pixel_values, shown
+from edgekd.teachers.pixels import Dtype, Stated, image_axes, image_layout, image_shape, pixel_values, shown
 from edgekd.teachers.points import folded_points
 from edgekd.teachers.wiring import Ending, Softmax, Wiring
 
@@ -30,7 +31,8 @@ class Interface:
     Attributes:
         name: what the user called it: a path, a URL, a function. Holds no secret.
         sha256: what identifies it: of the file, of what a server tells about a model, of a function's source.
-        input_name, channels, height, width, layout: its one input, `[N, C, H, W]` or `[N, H, W, C]`.
+        input_name, channels, height, width, layout: its one input, `[N, C, H, W]`, `[N, H, W, C]`, or `[N, F]` of a
+            table: F channels of one pixel.
         dtype: of its input. The images are float32 in all of edgekd; for `uint8` they are whole numbers, fed as such.
         batch: the fixed batch size, or None when it is free.
         output_name: the output that holds the scores.
@@ -39,7 +41,7 @@ class Interface:
         grid: h, w of an answer per pixel, `[N, K, h, w]`, or `[N, h, w, K]` where the layout is NHWC; None where the
             answer is of the image, `[N, K]`.
         task: how they are read.
-        low, high: range of the input's values.
+        low, high: range of the input's values, of all channels or of each.
         mean, std: per channel, in the input's own range: subtracted and divided by at the head of the graph, or given
             by the user; None when unknown.
         sources: for "range", "normalization", "layout" and "task": "graph", "flag" or "default".
@@ -57,8 +59,8 @@ class Interface:
     ending: Ending
     classes: int
     task: Task
-    low: float
-    high: float
+    low: Bound
+    high: Bound
     mean: tuple[float, ...] | None
     std: tuple[float, ...] | None
     sources: dict[str, str]
@@ -97,6 +99,7 @@ def read_spec(
     *,
     input_shape: tuple[int, int, int] | None = None,
     input_range: tuple[float, float] | None = None,
+    bounds: Sequence[tuple[float, float]] | None = None,
     mean: Sequence[float] | None = None,
     std: Sequence[float] | None = None,
     layout: Layout | None = None,
@@ -107,10 +110,12 @@ def read_spec(
     Without any sign the layout is NCHW, the range is [0, 1] and the normalization is unknown.
 
     Args:
-        path: an ONNX image classifier with one float32 or uint8 input and one output, beside which labels may come:
-            `[N, K]`, or `[N, K, h, w]` (NHWC: `[N, h, w, K]`) for the class of every pixel.
+        path: an ONNX classifier of images, or of rows of a table, with one float32 or uint8 input and one output,
+            beside which labels may come: `[N, K]`, or `[N, K, h, w]` (NHWC: `[N, h, w, K]`) for the class of every
+            pixel.
         input_shape: channels, height, width, for what the file leaves free; also for an input `[N, features]`.
         input_range: lowest and highest value of the input; of a uint8 one no other than 0 and 255.
+        bounds: the same of every channel.
         mean, std: per channel or one for all, in the input's own range.
         layout: order of the input's axes.
         task: how the answers are read.
@@ -121,12 +126,12 @@ def read_spec(
         CannotLoad: the number of classes shows only by running the file, and ONNX Runtime cannot.
     """
     name, path = str(path), Path(path)
-    stated = Stated(input_shape, input_range, mean, std, layout)
+    stated = Stated(input_shape, input_range, bounds, mean, std, layout)
     model = onnx_file.load(path)
     wiring = Wiring(model)
     entry, dims, flat = _image_input(model, path, stated)
     axes, layout_source = image_layout(layout, dims, wiring.head(entry.name, None))
-    if flat and layout is None:
+    if flat and layout is None and len(dims) == 4:
         axes, layout_source = "NCHW", "default"
     channels, height, width = image_shape(dims, axes, input_shape, path)
     output = _score_output(model, path)
@@ -189,7 +194,7 @@ _TYPES: dict[int, Dtype] = {TensorProto.FLOAT: "float32", TensorProto.UINT8: "ui
 
 
 def _image_input(model: ModelProto, path: Path, stated: Stated) -> tuple[ValueInfoProto, tuple[int | None, ...], bool]:
-    """The one input, its axes as an image's, and whether it takes the pixels in one row, as tree ensembles do."""
+    """The one input, its axes, and whether it takes its numbers in one row, as tree ensembles do."""
     entries = onnx_file.real_inputs(model)
     if len(entries) != 1:
         names = ", ".join(entry.name for entry in entries) or "none"

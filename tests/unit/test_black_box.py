@@ -47,6 +47,16 @@ def test_what_nobody_chose_is_chosen_by_what_all_teachers_offer() -> None:
     assert suited(told, [ANSWERS]) == told
 
 
+def test_bare_labels_are_learned_at_temperature_one_unless_another_is_told() -> None:
+    both = frozenset({Signal.LABELS, Signal.SCORES})
+    free = resolve_settings({})
+    assert [suited(free, [offered]).recipe.temperature for offered in (ANSWERS, both, EXACT)] == [1.0, 4.0, 8.0]
+    assert suited(free, [ANSWERS, both]).recipe.temperature == 4.0
+    assert suited(resolve_settings({"method": "student-guided"}), [ANSWERS]).recipe.temperature == 1.0
+    assert suited(resolve_settings({"recipe": {"temperature": 3.0}}), [ANSWERS]).recipe.temperature == 3.0
+    assert suited(resolve_settings({"method": "dafl", "recipe": {"temperature": 3.0}}), [ANSWERS]).method == "dafl"
+
+
 def test_where_there_is_a_gradient_nothing_changes_for_those_who_choose_nothing(teacher_file, tmp_path) -> None:
     free, chosen = RunFolder(tmp_path / "free"), RunFolder(tmp_path / "chosen")
     distill(teacher_file, settings(), free)

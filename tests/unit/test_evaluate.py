@@ -117,7 +117,7 @@ NAN[3, 0, 1, 1] = np.nan
     [
         ({"images": pictures().astype(np.int64)}, "images are int64; allowed: uint8 or float32"),
         ({"images": pictures().astype(np.float64)}, "images are float64"),
-        ({"images": pictures().reshape(10, 4)}, r"images have shape \[10, 4\]; allowed: \[N, C, H, W\]"),
+        ({"images": pictures().reshape(10, 4)}, r"images are uint8 of shape \[10, 4\]; allowed: \[N, C, H, W\]"),
         ({"images": np.zeros((10, 1, 3, 3), np.uint8)}, r"images of shape \[1, 3, 3\] do not fit"),
         ({"images": pictures()[:9]}, "9 images but 10 labels"),
         ({"images": pictures()[:0], "labels": np.array([], np.int64)}, "holds no images"),

@@ -138,7 +138,9 @@ FILES = {
     "trees": Told(
         trees, {"classes": 2, "channels": 1}, no_gradient="TreeEnsembleClassifier (forest)", statistics="nothing looks like", input_shape=(1, 2, 2)
     ),
-    "trees of no stated image": Told(trees, problem="--input-shape C,H,W", statistics="nothing looks like"),
+    "trees of a table": Told(
+        trees, {"classes": 2, "channels": 4, "height": 1, "layout": "NF"}, no_gradient="TreeEnsembleClassifier (forest)", statistics="nothing looks like"
+    ),
     "trees of doubles": Told(
         lambda: trees(TensorProto.DOUBLE), problem="input 'x' is double", statistics="nothing looks like", input_shape=(1, 2, 2)
     ),

@@ -6,10 +6,10 @@ from edgekd.synthesis import evolution, priors
 from edgekd.teachers.codes import to_codes
 
 
-def test_the_fittest_of_many_candidates_is_near_the_best():
+def test_thefittest_of_many_candidates_is_near_the_best():
     torch.manual_seed(0)
     scores = torch.arange(100.0).unsqueeze(1).repeat(1, 3)
-    chosen = evolution._fittest(scores, torch.randint(3, (500,)))
+    chosen = evolution.fittest(scores, torch.randint(3, (500,)))
     assert chosen.float().mean() > 95  # the expected best of 64 out of 0..99
 
 
