@@ -292,6 +292,9 @@ class Quantization(Record):
     dedicated_pairs: bool = Field(default=False, description="a DequantizeLinear for every reader of a tensor")
     minimum_range: float | None = Field(default=None, gt=0, description="ranges narrower than this are widened")
     float_operators: tuple[str, ...] = Field(default=(), description="operators that are left in float")
+    float_channels: int = Field(
+        default=0, ge=0, description="a convolution of one group that reads fewer channels is left in float: quicker so"
+    )
 
     @model_validator(mode="after")
     def _precision_is_allowed(self) -> Quantization:

@@ -15,13 +15,24 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from onnx import ModelProto
 
-from edgekd import __version__, onnx_file, part_files, split
+from edgekd import __version__, bill, leftovers, onnx_file, part_files, split
 from edgekd.config import CalibrationRecipe, Target
 from edgekd.errors import BadModel, BadRun
-from edgekd.extras import require_distill
+from edgekd.extras import has_distill, require_distill
 from edgekd.headers import Form, form_of
 from edgekd.inference import Floats, agreement, fed, logits
-from edgekd.quantize import Delivery, Held, Order, Source, Stored, Terms, deliver, require_precision
+from edgekd.quantize import (
+    QAT_STEPS,
+    Delivery,
+    Held,
+    Order,
+    Source,
+    Stored,
+    Terms,
+    Tuning,
+    deliver,
+    require_precision,
+)
 from edgekd.quantize.run_samples import calibration_images, classifier, unseen_images, with_real
 from edgekd.quantize.samples import as_fed
 from edgekd.run_folder import FORM, RunFolder, atomic, learned_alone, read_json, task_of, write_json
@@ -30,6 +41,7 @@ from edgekd.tasks import NOTE
 if TYPE_CHECKING:
     from torch.nn import Module
 
+    from edgekd.quantize.search import Quantize
     from edgekd.tracing import Port, Traced
 
 SCHEMA = "edgekd.export/1"
@@ -83,6 +95,9 @@ def export(
         require_precision(target, "int8")
     if fp16:
         require_precision(target, "fp16")
+    terms = terms or Terms()
+    if terms.bill:
+        bill.require(run.path)
     record = run.record()
     warnings = _unfinished(run, record)
     form = form_of(run, record, keep_headers, header_outputs)
@@ -90,18 +105,19 @@ def export(
         part_files.names_of(record)
     files, told = _float_models(run, record, target, trust_factory, form)
     warnings += told
-    stale = _without_stale_int8(run)  # before quantizing, which may fail and leave it
+    stale = leftovers.without_stale(run, _nearby(run.path))  # before quantizing, which may fail and leave it
     made: dict[str, Delivery] = {}
-    order = _int8(run, record, target, recipe, samples, terms or Terms()) if int8 else None
+    order = _int8(run, record, target, recipe, samples, terms) if int8 else None
     if order is not None:
         made["int8"] = deliver(run.student_onnx, run.student_int8_onnx, order)
-    else:
-        warnings += stale
     if fp16:
-        made["fp16"] = _fp16(run, record, target, terms or Terms())
+        half = Order(target, "fp16", _held(run, record), terms, metadata={"edgekd.target": target.name})
+        made["fp16"] = deliver(run.student_onnx, run.student_fp16_onnx, half)
+    warnings += [told for precision, told in stale.items() if precision not in made]
     for precision, delivery in made.items():
         files |= delivery.files(f"student_{precision}")
-        warnings += delivery.warnings
+        left = {"kept": delivery.file is not None, "ort": delivery.extra is not None}
+        warnings += [*delivery.warnings, *leftovers.without_refused(leftovers.students(run)[precision], **left)]
     more, told = _parts(run, record, target, trust_factory, order) if apart else ({}, [])
     files, warnings = files | more, [*warnings, *told, *part_files.without_stale(run)]
     written = int8 and made["int8"].file is not None
@@ -116,9 +132,11 @@ def export(
         "proof": {precision: delivery.proof for precision, delivery in made.items()},
         "coverage": made["int8"].coverage if int8 else None,
         "agreement": agreements,
-        "warnings": warnings,
+        "warnings": [*warnings, *([] if terms.bill else leftovers.without_bill(run))],
     }
     write_json(run.export_file, result)
+    if terms.bill:
+        bill.write(run.bill_file, result, [record["teacher"], *record.get("more_teachers", [])])
     return result
 
 
@@ -296,6 +314,7 @@ def _int8(
         _unseen(run, record),
         reference,
         {"edgekd.target": target.name},
+        _tuning(run, record, terms),
     )
 
 
@@ -315,9 +334,23 @@ def _parts(
     return {name: _file_record(run, name, path, None) for name, path in written.items()}, told
 
 
-def _fp16(run: RunFolder, record: dict[str, Any], target: Target, terms: Terms) -> Delivery:
-    order = Order(target, "fp16", _held(run, record), terms, metadata={"edgekd.target": target.name})
-    return deliver(run.student_onnx, run.student_fp16_onnx, order)
+def _tuning(run: RunFolder, record: dict[str, Any], terms: Terms) -> Tuning | None:
+    """Quantization-aware distillation, if it is wanted; where torch is not installed, only if it was asked for."""
+    if terms.qat:
+        require_distill("quantization-aware distillation", where=run.path)
+    if terms.qat == 0 or not has_distill():
+        return None
+    steps, seed = terms.qat or QAT_STEPS, record["settings"]["seed"]
+    told: dict[str, Any] = {"steps": steps}
+
+    def tuned(model: ModelProto, quantize: Quantize) -> ModelProto:
+        from edgekd.finetuning import TAUGHT, examples_of, fine_tuned  # noqa: PLC0415 - torch is imported only here
+
+        examples = examples_of(run, record, lambda: calibration_images(run, record, TAUGHT).parts())
+        told.update(examples=len(examples.codes), taught_by=["float student", "teacher"][: len(examples.answers)])
+        return fine_tuned(model, quantize, examples, steps, seed)
+
+    return Tuning(tuned, bool(terms.qat), told)
 
 
 def _calibration_images(
@@ -350,19 +383,6 @@ def _held(run: RunFolder, record: dict[str, Any]) -> Held:
     held = run.held_out()
     source = as_fed(Stored(held.codes, held.low, held.high), teacher["layout"])
     return Held(source, held.logits, task, teacher["layout"])
-
-
-def _without_stale_int8(run: RunFolder) -> list[str]:
-    """Remove an INT8 file made from another float student, so that no later stage measures it."""
-    path = run.student_int8_onnx
-    if not path.is_file():
-        return []
-    model = _readable(path)
-    if model is not None and onnx_file.metadata(model).get("edgekd.float.sha256") == onnx_file.sha256(run.student_onnx):
-        return []
-    path.unlink()
-    again = f"edgekd export {_nearby(run.path)} --int8"
-    return [f"{path.name} was not made from this student and is removed; make it again with: {again}"]
 
 
 def _agreements(run: RunFolder, record: dict[str, Any], int8: bool) -> dict[str, Any]:

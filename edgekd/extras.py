@@ -11,13 +11,22 @@ PARTS = ("torch", "safetensors", "PIL", "onnxscript")
 """Modules of the extra. onnxsim is not among them: an export goes on without it."""
 
 
+def has_distill() -> bool:
+    """Whether the whole extra is there."""
+    return not _missing()
+
+
 def require_distill(purpose: str, where: object = None) -> None:
     """Refuse to start what needs the extra.
 
     Raises:
         CannotLoad: a part is not installed; names all that are missing.
     """
-    missing = [name for name in PARTS if find_spec(name) is None]
+    missing = _missing()
     if missing:
         what = f"{purpose} needs edgekd[distill], of which {', '.join(missing)} cannot be found"
         raise CannotLoad(what, where=where, hint=INSTALL)
+
+
+def _missing() -> list[str]:
+    return [name for name in PARTS if find_spec(name) is None]

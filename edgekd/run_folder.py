@@ -10,6 +10,7 @@
     samples/               held_out.npz (uint8 images, teacher logits, their meaning), grids of generated images as PNG,
                            procedural.npz (uint8 images that the student learned from beside generated ones, or real
                            samples instead of them; and some that it did not learn from)
+    bom.cdx.json           bill of materials, if export was asked for one
     aggregation.json       how a student's headers are joined, if not by their mean
     export.json  bench.json  evaluation.json  fidelity.json
     profile.svg            where the time of an inference goes
@@ -181,6 +182,7 @@ class RunFolder:
         self.procedural_file = self.samples / "procedural.npz"
         self.aggregation_file = self.path / "aggregation.json"
         self.export_file = self.path / "export.json"
+        self.bill_file = self.path / "bom.cdx.json"
         self.bench_file = self.path / "bench.json"
         self.profile_file = self.path / "profile.svg"
         self.evaluation_file = self.path / "evaluation.json"

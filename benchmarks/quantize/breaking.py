@@ -3,12 +3,10 @@
     python benchmarks/quantize/breaking.py [--data ../shared/data] [--seed 0]
 
 A depthwise network is trained on Fashion-MNIST for a minute. Then scale is moved between neighbouring layers, channel
-by
-channel and at random: in float it computes what it did before (checked), but channels of one tensor now differ up to a
-hundredfold. It is quantized by `quantize_static` with its defaults, by the same
-with weights per channel, and by `edgekd export`. All calibrate on the same 512 training images,
-edgekd judges by 171 further ones, without labels. Accuracy is that of the
-10,000 test images, which nothing else sees. Writes `benchmarks/results/quantize_breaking.json`.
+by channel and at random: in float it computes what it did before (checked), but channels of one tensor now differ up to
+a hundredfold. It is quantized by `quantize_static` with its defaults, by the same with weights per channel, and by
+`edgekd export`. All calibrate on the same 512 training images, edgekd judges by 171 further ones, without labels.
+Accuracy is that of the 10,000 test images, which nothing else sees. Writes `benchmarks/results/quantize_breaking.json`.
 """
 
 from __future__ import annotations
@@ -29,6 +27,7 @@ from torch import nn
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 import data
+from reader import Reader, in_batches
 
 from edgekd.config import load_recipe, load_target
 from edgekd.inference import logits
@@ -88,18 +87,10 @@ def spread(model: onnx.ModelProto, seed: int) -> onnx.ModelProto:
     return model
 
 
-class Reader(ort.CalibrationDataReader):
-    def __init__(self, images: np.ndarray) -> None:
-        self.feeds = ({"image": images[start : start + 64]} for start in range(0, len(images), 64))
-
-    def get_next(self) -> dict[str, np.ndarray] | None:
-        return next(self.feeds, None)
-
-
 def naive(source: Path, out: Path, images: np.ndarray, **options: Any) -> None:
     ready = out.with_name("ready.onnx")
     ort.quant_pre_process(source, ready, skip_symbolic_shape=True)
-    ort.quantize_static(ready, out, Reader(images), **options)
+    ort.quantize_static(ready, out, Reader("image", in_batches(images)), **options)
 
 
 def ours(source: Path, out: Path, images: np.ndarray, folder: Path) -> list[dict[str, Any]]:

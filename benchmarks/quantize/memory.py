@@ -57,16 +57,12 @@ def ours(model: Path, method: str, samples: Drawn, out: Path) -> None:
 
 def theirs(model: Path, method: str, samples: Drawn, out: Path) -> None:
     from onnxruntime import quantization as q  # noqa: PLC0415
-
-    class Reader(q.CalibrationDataReader):
-        feeds = ({"image": part} for part in samples.parts())
-
-        def get_next(self) -> dict[str, np.ndarray] | None:
-            return next(self.feeds, None)
+    from reader import Reader  # noqa: PLC0415
 
     ready = out.with_name("ready.onnx")
     q.quant_pre_process(model, ready, skip_symbolic_shape=True)
-    q.quantize_static(ready, out, Reader(), per_channel=True, calibrate_method=q.CalibrationMethod[method])
+    reader = Reader("image", samples.parts())
+    q.quantize_static(ready, out, reader, per_channel=True, calibrate_method=q.CalibrationMethod[method])
 
 
 def child(model: Path, tool: str, method: str, count: int) -> None:

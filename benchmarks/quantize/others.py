@@ -13,19 +13,13 @@ import onnx
 def static(model: str, feed: np.ndarray, out: str) -> None:
     """ONNX Runtime: pre-processing as its documentation says, then `quantize_static` as it comes."""
     from onnxruntime import quantization as q  # noqa: PLC0415
+    from reader import Reader, in_batches  # noqa: PLC0415
 
     name = onnx.load(model).graph.input[0].name
-
-    class Reader(q.CalibrationDataReader):
-        feeds = ({name: feed[start : start + 64]} for start in range(0, len(feed), 64))
-
-        def get_next(self) -> dict[str, np.ndarray] | None:
-            return next(self.feeds, None)
-
     with tempfile.TemporaryDirectory() as folder:
         ready = Path(folder) / "ready.onnx"
         q.quant_pre_process(model, ready, skip_symbolic_shape=True)
-        q.quantize_static(ready, out, Reader())
+        q.quantize_static(ready, out, Reader(name, in_batches(feed)))
 
 
 def nncf(model: str, feed: np.ndarray, out: str) -> None:

@@ -1,14 +1,12 @@
-"""What INT8 costs the students of finished runs, calibrated on generated samples, on real ones and on noise; and
-others' tools.
+"""What INT8 costs the students of finished runs, calibrated on generated samples, real ones and noise; others' tools.
 
-    python benchmarks/quantize/students.py RUN=DATASET... [--data ../shared/data] [--peer PYTHON] [--images N]
+    python benchmarks/quantize/students.py [MODEL@]RUN=DATASET... [--data ../shared/data] [--peer PYTHON] [--images N]
 
-For every run: the float student; `edgekd export --int8` on generated samples, on 512 real training images and on 512
-    images of
-noise; `quantize_static` with its defaults on the same real images; and NNCF, where `--peer` names a Python that has it.
-Accuracy is that of the whole test set, which nothing else sees; latency that of `edgekd bench`, one thread; time and
-peak memory are those of a fresh process that does nothing else. Writes `benchmarks/results/quantize_students.json`, run
-by run.
+For every run: the float student, or the MODEL in its place; `edgekd export --int8` on generated samples, on 512 real
+training images and on 512 images of noise; `quantize_static` with its defaults on the same real images; and NNCF, where
+`--peer` names a Python that has it. Accuracy is that of the whole test set, which nothing else sees; latency that of
+`edgekd bench`, one thread, models in turn; time and peak memory are those of a fresh process that does nothing else.
+Writes `benchmarks/results/quantize_students.json`, run by run.
 """
 
 from __future__ import annotations
@@ -16,7 +14,6 @@ from __future__ import annotations
 import argparse
 import json
 import resource
-import shutil
 import subprocess
 import sys
 import tempfile
@@ -29,6 +26,7 @@ import numpy as np
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 import data
 
+from edgekd import onnx_file
 from edgekd.bench import bench
 from edgekd.config import load_target
 from edgekd.inference import fed, logits
@@ -53,9 +51,8 @@ def timed(command: list[object]) -> dict[str, Any]:
     return {"seconds": time.perf_counter() - began, "cpu_seconds": cpu, "peak_bytes": int(done.stdout)}
 
 
-def commands(run: RunFolder, folder: Path, peer: str | None) -> dict[str, tuple[Path, list[object]]]:
+def commands(student: Path, run: RunFolder, folder: Path, peer: str | None) -> dict[str, tuple[Path, list[object]]]:
     """File and command by label; the samples lie in the folder already."""
-    student = run.student_onnx
     export = [*EDGEKD, "export", student, "--int8", "--no-measure", "--force", "--json"]
     made = {name: folder / f"{name}.onnx" for name in ("generator", "real", "noise", "static", "nncf")}
     found: dict[str, tuple[Path, list[object]]] = {
@@ -76,8 +73,9 @@ def commands(run: RunFolder, folder: Path, peer: str | None) -> dict[str, tuple[
     return found
 
 
-def one_run(path: Path, dataset: str, folder: Path, chosen: argparse.Namespace) -> dict[str, Any]:
+def one_run(path: Path, model: Path | None, dataset: str, folder: Path, chosen: argparse.Namespace) -> dict[str, Any]:
     run = RunFolder(path)
+    student = model or run.student_onnx
     record, layout = run.record(), run.record()["teacher"]["layout"]
     (train, _), (test, truth) = data.DATA[dataset](chosen.data)
     test, truth = test[: chosen.images], truth[: chosen.images]
@@ -89,8 +87,8 @@ def one_run(path: Path, dataset: str, folder: Path, chosen: argparse.Namespace) 
     scaled = lambda codes: (low + codes.astype(np.float32) * ((high - low) / 255)).astype(np.float32)  # noqa: E731
     np.save(folder / "feed.npy", fed(scaled(drawn[:COUNT]), layout))
     models: dict[str, dict[str, Any]] = {"float": {}}
-    files = {"float": run.student_onnx}
-    for label, (file, command) in commands(run, folder, chosen.peer).items():
+    files = {"float": student}
+    for label, (file, command) in commands(student, run, folder, chosen.peer).items():
         models[label] = timed(command)
         if file.is_file():
             files[label] = file
@@ -101,12 +99,14 @@ def one_run(path: Path, dataset: str, folder: Path, chosen: argparse.Namespace) 
         for label, entry in bench(files, load_target("cpu"))["models"].items():
             models[label]["p50_ms"] = entry["latency_ms"]["p50"]
     steps = json.loads((folder / "generator.json").read_text())["quantization"]["steps"]
-    return {"dataset": dataset, "student": record["student"], "images": len(truth), "models": models, "steps": steps}
+    size = onnx_file.parameters(onnx_file.load(student))
+    told = {"name": model.name if model else record["student"]["name"], "parameters": size}
+    return {"dataset": dataset, "student": told, "images": len(truth), "models": models, "steps": steps}
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("runs", nargs="+", metavar="RUN=DATASET")
+    parser.add_argument("runs", nargs="+", metavar="[MODEL@]RUN=DATASET")
     parser.add_argument("--data", type=Path, default=data.SHARED)
     parser.add_argument("--peer", help="Python interpreter that has nncf, onnx and onnxruntime")
     parser.add_argument("--images", type=int, help="fewer test images, for a trial")
@@ -114,11 +114,11 @@ def main() -> None:
     chosen = parser.parse_args()
     record = json.loads(RESULT.read_text()) if RESULT.is_file() else {"runs": {}}
     for told in chosen.runs:
-        path, _, dataset = told.partition("=")
+        files, _, dataset = told.rpartition("=")
+        model, _, path = files.rpartition("@")
         with tempfile.TemporaryDirectory() as name:
-            record["runs"][Path(path).name] = found = one_run(Path(path), dataset, Path(name), chosen)
-            shutil.rmtree(name, ignore_errors=True)
-            Path(name).mkdir()
+            found = one_run(Path(path), Path(model) if model else None, dataset, Path(name), chosen)
+            record["runs"][Path(model or path).stem] = found
         RESULT.write_text(json.dumps(record, indent=1) + "\n")
         for label, model in found["models"].items():
             print(label, model, flush=True)

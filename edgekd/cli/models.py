@@ -91,7 +91,19 @@ def export(
     max_drop: Annotated[
         str | None, typer.Option(help="Answers that may differ from float's on held-out samples: 5%.")
     ] = None,
+    qat: Annotated[
+        int | None,
+        typer.Option(
+            min=0,
+            metavar="STEPS",
+            help="Quantization-aware distillation of a run's student: so many steps; 0: never. If not told, only where "
+            "all else fails.",
+        ),
+    ] = None,
     force: Annotated[bool, typer.Option("--force", help="Write it even if it is worse or slower than float.")] = False,
+    bom: Annotated[
+        bool, typer.Option("--bom", help="Also write a CycloneDX bill of materials; needs edgekd[bom].")
+    ] = False,
     measure: Annotated[bool, typer.Option(help="Time float and INT8 where the target is this machine.")] = True,
     out: Annotated[Path | None, typer.Option(help="For a MODEL: the file to write; MODEL.int8.onnx.")] = None,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="For a MODEL: replace that file.")] = False,
@@ -117,11 +129,13 @@ def export(
 
     device, recipes = load_target(target), _recipes(calibration, calibration_cache)
     watch, reason = _stopwatch(device, measure and (int8 or fp16))
-    terms = _terms(max_drop, force, watch, calibration_cache, recipes[1:], samples, real_share)
+    terms = _terms(max_drop, force, watch, calibration_cache, recipes[1:], samples, real_share, qat, bom)
     if model := as_model(subject):
         if keep_headers is not None or header_outputs or split:
             where = "--keep-headers, --header-outputs, --split"
             raise BadSetting("headers and students side by side are a run's", where=where, allowed="with a RUN")
+        if qat is not None:
+            raise BadSetting("a MODEL has no teacher to learn from", where="--qat", allowed="with a RUN")
         if int8 == fp16:
             raise BadSetting("a MODEL is made one of them", where="edgekd export", allowed="--int8 or --fp16")
         from edgekd.quantize.any_model import export_model
@@ -183,6 +197,8 @@ def _terms(
     others: list[CalibrationRecipe],
     samples: Path | None,
     real_share: float,
+    qat: int | None,
+    bom: bool,
 ) -> Terms:
     from edgekd import units
     from edgekd.quantize import MAX_DROP, Terms
@@ -193,7 +209,7 @@ def _terms(
             allowed = units.read_share(max_drop)
         except ValueError as error:
             raise BadSetting(str(error), where="--max-drop") from error
-    return Terms(allowed, force, watch, cache, tuple(others), samples, real_share)
+    return Terms(allowed, force, watch, cache, tuple(others), samples, real_share, qat, bom)
 
 
 def evaluate(

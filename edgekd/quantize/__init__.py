@@ -5,7 +5,8 @@
     ranges         the range of every activation, by a recipe of `calibration/`; cache: kept for another time
     preparation    what may be quantized, and how it is made ready; insertion: QuantizeLinear and DequantizeLinear
     judging        how close to the float model it stays
-    search         which recipe, and which remedies: equalization, bias, sensitivity (mixed precision)
+    search         which recipe, and which remedies: equalization, bias, sensitivity (mixed precision), and what torch
+                   fine-tunes for it
     half           float16
     static         the file; ort_format: the same for builds without the ONNX parser
     proof          float beside it; coverage: whether the samples were good ones
@@ -14,7 +15,7 @@
 It does not measure time: `edgekd.bench` does.
 """
 
-from edgekd.quantize.delivery import MAX_DROP, Delivery, Order, Terms, deliver, require_precision
+from edgekd.quantize.delivery import MAX_DROP, QAT_STEPS, Delivery, Order, Terms, deliver, require_precision
 from edgekd.quantize.proof import Held, Stopwatch
 from edgekd.quantize.samples import (
     Generated,
@@ -24,10 +25,12 @@ from edgekd.quantize.samples import (
     generator_samples,
     real_samples,
 )
+from edgekd.quantize.search import Tuning
 from edgekd.quantize.static import Outcome, Wishes, half_precision, quantized
 
 __all__ = [
     "MAX_DROP",
+    "QAT_STEPS",
     "Delivery",
     "Generated",
     "Held",
@@ -38,6 +41,7 @@ __all__ = [
     "Stopwatch",
     "Stored",
     "Terms",
+    "Tuning",
     "Wishes",
     "deliver",
     "generator_samples",

@@ -9,7 +9,7 @@ from typing import Any
 
 from onnx import ModelProto, ValueInfoProto
 
-from edgekd import __version__, onnx_file
+from edgekd import __version__, bill, onnx_file
 from edgekd.codes import extent
 from edgekd.config import CalibrationRecipe, Target
 from edgekd.errors import BadSetting, EdgekdError
@@ -63,10 +63,13 @@ def export_model(
         A record of schema edgekd.export/1.
 
     Raises:
+        CannotLoad: a bill of materials is asked for and its extra not installed.
         BadSetting: no samples at all, a file in the way, or a target that is none for this precision.
         BadModel, BadData, BadRun, EdgekdError: as `edgekd.quantize.delivery.deliver` does.
     """
     require_precision(target, precision)
+    if terms.bill:
+        bill.require(model)
     out = out or model.with_name(f"{model.stem}.{precision}.onnx")
     if out.exists() and not overwrite:
         raise BadSetting(f"{out} is there already", where="--out", hint="name another file, or say --overwrite")
@@ -86,6 +89,9 @@ def export_model(
         {"edgekd.target": target.name},
     )
     delivery = deliver(model, out, order)
+    warnings = list(delivery.warnings)
+    if delivery.file is None and out.exists():
+        warnings.append(f"{out.name} is as it was before")
     record = {
         "schema": SCHEMA,
         "tool": {"name": "edgekd", "version": __version__},
@@ -98,10 +104,14 @@ def export_model(
         "proof": {precision: delivery.proof},
         "coverage": delivery.coverage,
         "agreement": None,
-        "warnings": delivery.warnings,
+        "warnings": warnings,
     }
     if delivery.file is not None:
         write_json(out.with_suffix(".json"), record)
+        listed = out.with_suffix(".cdx.json")
+        listed.unlink(missing_ok=True)  # an earlier one is of another file
+        if terms.bill:
+            bill.write(listed, record)
     return record
 
 

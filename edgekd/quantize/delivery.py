@@ -12,13 +12,15 @@ from edgekd.quantize.coverage import coverage
 from edgekd.quantize.ort_format import converted
 from edgekd.quantize.proof import Held, Stopwatch, objections, rows
 from edgekd.quantize.samples import Source
+from edgekd.quantize.search import Tuning
 from edgekd.quantize.static import Outcome, Wishes, half_precision, quantized
 from edgekd.run_folder import atomic, scratch
 
 MAX_DROP = 0.05
 """Share of answers on generated samples that may change unless one says otherwise. These samples lie nearer to the
-borders
-between classes than real ones: on the demo's student INT8 changes 2 % of them, and 0.1 points of its accuracy."""
+borders between classes than real ones: on the demo's student INT8 changes 2 % of them, and its accuracy by 0.1 points.
+"""
+QAT_STEPS = 600
 Precision = Literal["int8", "fp16"]
 
 
@@ -33,6 +35,9 @@ class Terms:
         cache: file of ranges.
         others: recipes to try besides the first.
         real: real samples, and `real_share` their part in the calibration.
+        qat: steps of quantization-aware distillation, of a run; None: `QAT_STEPS`, only where all else is not enough;
+            0: none.
+        bill: write a bill of materials beside the files.
     """
 
     max_drop: float = MAX_DROP
@@ -42,6 +47,8 @@ class Terms:
     others: tuple[CalibrationRecipe, ...] = ()
     real: Path | None = None
     real_share: float = 0.5
+    qat: int | None = None
+    bill: bool = False
 
 
 @dataclass(frozen=True)
@@ -58,6 +65,7 @@ class Order:
         held: further ones, for the proof.
         reference: samples for the report on coverage, and what they are called; None: no report.
         metadata: provenance for the file.
+        tuning: what fine-tunes where all else is not enough; None: nothing does.
     """
 
     target: Target
@@ -69,6 +77,7 @@ class Order:
     judged_on: Source | None = None
     reference: tuple[Source, str] | None = None
     metadata: dict[str, str] = field(default_factory=dict)
+    tuning: Tuning | None = None
 
 
 @dataclass(frozen=True)
@@ -137,7 +146,7 @@ def deliver(float_model: Path, out: Path, order: Order) -> Delivery:
             with atomic(out) as target:
                 target.write(made.read_bytes())
     quantization = {key: value for key, value in outcome.record.items() if key not in file} if outcome else None
-    warnings = _warnings(against, kept, order)
+    warnings = [*(outcome.warnings if outcome else []), *_warnings(against, kept, order)]
     return Delivery(file if kept else None, extra, quantization, table, report, warnings)
 
 
@@ -154,6 +163,7 @@ def _made(float_model: Path, made: Path, order: Order) -> tuple[Outcome | None, 
         layout=order.held.layout,
         cache=order.terms.cache,
         others=order.terms.others,
+        tuning=order.tuning,
     )
     outcome = quantized(
         float_model,

@@ -4,6 +4,8 @@
     cross-layer equalization    if still too far off: weights, or activations where weights have a scale per channel
     bias correction             if still too far off
     mixed precision             if still too far off: the costliest layers stay in float, as few as will do
+    quantization-aware          if that too is too far off or leaves most layers in float, or where it was asked for:
+    distillation                weights learn to be rounded (torch does it, so it comes from outside)
 
 A remedy stays only if it brings the answers closer. Labels are not needed: the reference is the float model itself.
 """
@@ -19,6 +21,7 @@ from numpy.typing import NDArray
 from onnx import ModelProto
 
 from edgekd.config import CalibrationRecipe, Quantization
+from edgekd.errors import EdgekdError
 from edgekd.quantize import bias, equalization
 from edgekd.quantize.histogram import Histogram
 from edgekd.quantize.insertion import float_nodes, inserted, levels, quantizable
@@ -30,6 +33,22 @@ from edgekd.quantize.sensitivity import Sensitivity, fewest, sensitivities
 
 _FEW = 256  # samples for means and for the extremes of channels
 _TRIED_BINS = 4096  # the same histograms serve all recipes that are tried
+Quantize = Callable[[ModelProto], ModelProto]
+
+
+@dataclass(frozen=True)
+class Tuning:
+    """Quantization-aware fine-tuning.
+
+    Attributes:
+        tuned: makes of a float model, and of what quantizes it, the fine-tuned float model.
+        asked: whether it is to be tried even where cheaper steps will do.
+        told: what to write down of it: `steps`, `examples`, `taught_by`.
+    """
+
+    tuned: Callable[[ModelProto, Quantize], ModelProto]
+    asked: bool
+    told: Mapping[str, Any]
 
 
 @dataclass(frozen=True)
@@ -56,6 +75,7 @@ class Candidate:
         ranges: of its activations, and `recipe` by which.
         in_float: names of nodes left in float.
         model: the quantized one, `fidelity` how close it is.
+        corrected: its biases were; `tuned`: its weights were fine-tuned.
     """
 
     base: ModelProto
@@ -64,6 +84,8 @@ class Candidate:
     in_float: tuple[str, ...]
     model: ModelProto
     fidelity: Fidelity
+    corrected: bool = False
+    tuned: bool = False
 
 
 @dataclass
@@ -75,18 +97,22 @@ class Search:
         source: samples to calibrate on.
         flavour: the target's.
         judge: of the float model's answers, on other samples; None: nothing is measured, and the first recipe it is.
+        tuning: what fine-tunes, if anything does.
         steps: what was tried.
         sensitivity: of every node, the costliest first, where mixed precision was tried.
         histograms: of the float model's activations.
+        warnings: for the user.
     """
 
     prepared: ModelProto
     source: Source
     flavour: Quantization
     judge: Judge | None
+    tuning: Tuning | None = None
     steps: list[Step] = field(default_factory=list)
     sensitivity: list[Sensitivity] = field(default_factory=list)
     histograms: dict[str, Histogram] = field(default_factory=dict)
+    warnings: list[str] = field(default_factory=list)
 
     def run(self, recipes: Sequence[CalibrationRecipe], allowed: float, known: Mapping[str, Range] | None) -> Candidate:
         """The closest INT8 model that was found.
@@ -101,7 +127,7 @@ class Search:
             if self.judge is None or best.fidelity.drop <= allowed:
                 break
             best = remedy(best, allowed)
-        return best
+        return best if self.judge is None else self._tuned(best, allowed)
 
     # ------------------------------------------------------------------------------------------------- recipes
 
@@ -142,7 +168,7 @@ class Search:
             return best
         extremes = self._extremes([pair.between for pair in found]) if self.flavour.per_channel else None
         base = equalization.equalized(best.base, found, extremes)
-        ranges = self.ranges(self._observed(base, bins_of(best.recipe)), best.recipe)
+        ranges = self._again(base, best)
         name = f"cross-layer equalization of {'weights' if extremes is None else 'activations'}"
         return self._kept(name, self._built(base, ranges, best.recipe), best)
 
@@ -160,22 +186,21 @@ class Search:
         model = bias.corrected(best.model, best.base, self._some())
         if model == best.model:  # no layer has a bias
             return best
-        return self._kept("bias correction", replace(best, model=model, fidelity=self._judged(model)), best)
+        tried = replace(best, model=model, fidelity=self._judged(model), corrected=True)
+        return self._kept("bias correction", tried, best)
 
     def _mixed(self, best: Candidate, allowed: float) -> Candidate:
         assert self.judge is not None
-        again = any(step.kept and step.name == "bias correction" for step in self.steps)
         self.sensitivity = sensitivities(best.base, best.ranges, self.flavour, self.judge)
-        build = self._builder(best, again)
-        found = fewest([one.node for one in self.sensitivity], build, self.judge, allowed)
+        found = fewest([one.node for one in self.sensitivity], self._builder(best), self.judge, allowed)
         if found is None:
             return best
         names, model, fidelity = found
         tried = replace(best, in_float=tuple(names), model=model, fidelity=fidelity)
         return self._kept("mixed precision", tried, best)
 
-    def _builder(self, best: Candidate, again: bool) -> Callable[[list[str]], ModelProto]:
-        some = self._some() if again else None
+    def _builder(self, best: Candidate) -> Callable[[list[str]], ModelProto]:
+        some = self._some() if best.corrected else None
 
         def build(names: list[str]) -> ModelProto:
             model = inserted(best.base, best.ranges, self.flavour, in_float=names)
@@ -183,14 +208,36 @@ class Search:
 
         return build
 
+    def _tuned(self, best: Candidate, allowed: float) -> Candidate:
+        """All in INT8 again, with weights that learned it; instead of a mixture that will do only if it will do too."""
+        if self.tuning is None:
+            return best
+        mostly_float = 2 * len(best.in_float) > len(self.sensitivity)
+        if not (self.tuning.asked or best.fidelity.drop > allowed or mostly_float):
+            return best
+        try:
+            base = self.tuning.tuned(best.base, lambda model: inserted(model, self._again(model, best), self.flavour))
+        except EdgekdError as error:
+            if self.tuning.asked:
+                raise
+            self.warnings.append(f"quantization-aware distillation was left out: {error}")
+            return best
+        tried = replace(self._built(base, self._again(base, best), best.recipe), tuned=True)
+        instead = bool(best.in_float) and tried.fidelity.drop <= allowed
+        return self._kept("quantization-aware distillation", tried, best, instead=instead)
+
+    def _again(self, model: ModelProto, best: Candidate) -> dict[str, Range]:
+        """The ranges of a changed model, by the recipe that was chosen."""
+        return self.ranges(self._observed(model, bins_of(best.recipe)), best.recipe)
+
     # ------------------------------------------------------------------------------------------------- shared
 
     def _some(self) -> Source:
         return Stored(next(batches(self.source, min(_FEW, len(self.source)))))
 
-    def _kept(self, name: str, tried: Candidate, best: Candidate | None) -> Candidate:
-        """The better one; what was tried is written down."""
-        kept = best is None or tried.fidelity.better_than(best.fidelity)
+    def _kept(self, name: str, tried: Candidate, best: Candidate | None, *, instead: bool = False) -> Candidate:
+        """The better one, or the one tried `instead`; what was tried is written down."""
+        kept = best is None or instead or tried.fidelity.better_than(best.fidelity)
         if kept and best is not None and name.startswith("calibration"):
             self.steps = [replace(step, kept=False) for step in self.steps]
         left = sum(float_nodes(tried.model).values())

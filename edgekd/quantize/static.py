@@ -25,7 +25,7 @@ from edgekd.quantize.insertion import float_nodes, reasons
 from edgekd.quantize.judging import Judge
 from edgekd.quantize.preparation import checked, fixed_shapes, prepared
 from edgekd.quantize.samples import Source, Stored, digest
-from edgekd.quantize.search import Candidate, Search
+from edgekd.quantize.search import Candidate, Search, Tuning
 from edgekd.quiet import quiet
 from edgekd.run_folder import atomic, scratch
 from edgekd.tasks import Task
@@ -41,6 +41,7 @@ class Wishes:
         task, layout: how answers are read.
         cache: a file of ranges to read, or to write where it is missing.
         others: recipes to try besides the first.
+        tuning: what fine-tunes where all else is not enough.
     """
 
     judged_on: Source | None = None
@@ -49,6 +50,7 @@ class Wishes:
     layout: str = "NCHW"
     cache: Path | None = None
     others: Sequence[CalibrationRecipe] = ()
+    tuning: Tuning | None = None
 
 
 @dataclass(frozen=True)
@@ -60,12 +62,14 @@ class Outcome:
         float_model: after pre-processing.
         histograms: of its activations; empty where a cache told their ranges.
         candidate: what was written, without notes.
+        warnings: for the user.
     """
 
     record: dict[str, Any]
     float_model: ModelProto
     candidate: Candidate
     histograms: dict[str, Histogram] = field(default_factory=dict)
+    warnings: list[str] = field(default_factory=list)
 
 
 def quantized(
@@ -95,7 +99,8 @@ def quantized(
     Returns:
         The outcome. Its record holds the file (`path`, `sha256`, `bytes`), `flavour`, `recipe`, `samples` (count,
         sha256), `float_nodes` (how many nodes of which operator still compute in float), `float_reasons`, and where it
-        was judged `steps`, `judged_on` (count), `fidelity`, `sensitivity`.
+        was judged `steps`, `judged_on` (count), `fidelity`, `sensitivity`; and `quantization_aware`, how it was
+        fine-tuned, or None.
 
     Raises:
         BadModel: not a float model with one input and something to quantize, or above the target's opset.
@@ -123,6 +128,8 @@ def quantized(
     }
     if best.in_float:
         own["edgekd.in_float"] = ",".join(sorted(best.in_float))
+    if best.tuned and wishes.tuning is not None:
+        own["edgekd.quantization_aware"] = _compact(dict(wishes.tuning.told))
     file = written(best.model, out, onnx_file.metadata(model) | metadata | own, model, limits)
     record: dict[str, Any] = {
         **file,
@@ -131,8 +138,9 @@ def quantized(
         "samples": {"count": len(source), "sha256": sample_digest},
         "float_nodes": float_nodes(best.model),
         "float_reasons": reasons(best.model, quantization, best.in_float),
+        "quantization_aware": dict(wishes.tuning.told) if best.tuned and wishes.tuning is not None else None,
     }
-    return Outcome(record | _judgement(search, best), ready, best, search.histograms)
+    return Outcome(record | _judgement(search, best), ready, best, search.histograms, search.warnings)
 
 
 def half_precision(float_model: Path, out: Path, *, limits: ModelLimits, metadata: dict[str, str]) -> dict[str, Any]:
@@ -177,7 +185,7 @@ def written(
 def _searching(ready: ModelProto, source: Source, flavour: Quantization, wishes: Wishes) -> Search:
     judged = wishes.judged_on
     judge = Judge(ready, judged, wishes.task, wishes.layout) if judged is not None and len(judged) else None
-    return Search(ready, source, flavour, judge)
+    return Search(ready, source, flavour, judge, wishes.tuning)
 
 
 def _best(search: Search, recipes: list[CalibrationRecipe], wishes: Wishes, known: Any, float_model: Path) -> Candidate:

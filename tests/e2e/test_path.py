@@ -17,6 +17,8 @@ from commands import runner, script
 from tiny_teacher import classifier
 
 from edgekd import shipped
+from edgekd.config import load_target
+from edgekd.inference import agreement, logits
 from edgekd.run_folder import RunFolder
 
 pytestmark = pytest.mark.slow
@@ -129,6 +131,27 @@ def test_a_sweep_that_is_killed_goes_on_and_leaves_ordinary_runs(home: Path, tmp
         edgekd("gate", run, "--max-size", "1MB", "--min-agreement", "0")
         assert (tmp_path / edgekd("report", run).stdout.strip()).is_file()
     assert (tmp_path / "swept/sweep.html").is_file()
+
+
+@pytest.mark.parametrize("name", shipped.names("targets"))
+def test_every_target_gets_a_file_that_loads_and_agrees(home: Path, tmp_path: Path, name: str) -> None:
+    """Static checks by `edgekd check`; ONNX Runtime's CPU kernels stand in for providers that are not here."""
+    shutil.copytree(home, tmp_path, dirs_exist_ok=True)
+    edgekd = runner(sys.executable, tmp_path)
+    (path,) = (tmp_path / "runs").iterdir()
+    run, target = RunFolder(path), load_target(name)
+    precision = "fp16" if target.quantization.int8_refused else "int8"
+    options = (f"--{precision}", "--target", name, "--force", "--no-measure", "--qat", "0", "--json")
+    record = json.loads(edgekd("export", path, *options).stdout)
+    made = path / record["files"][f"student_{precision}"]["path"]
+    verdict = json.loads(edgekd("check", made, "--target", name, "--json").stdout)["verdict"]
+    assert verdict == "yes" if precision == "int8" else verdict != "no"
+    images = run.held_out().images()
+    assert agreement(logits(run.student_onnx, images), logits(made, images)) >= 0.85  # a student of twenty steps
+    other = "int8" if precision == "fp16" else "fp16"
+    if target.quantization.int8_refused if other == "int8" else target.quantization.fp16_refused:
+        refused = edgekd("export", path, f"--{other}", "--target", name, check=False)
+        assert (refused.returncode, f"not for target {name}" in refused.stderr) == (2, True)
 
 
 OWN_STUDENT = """import torch

@@ -15,7 +15,7 @@ import onnx
 import pytest
 import safetensors.torch
 import torch
-from records import run_record
+from distilled_run import RECORD, distilled
 from torch import nn
 
 import edgekd
@@ -25,30 +25,11 @@ from edgekd.errors import BadRun, CannotLoad, EdgekdError
 from edgekd.export import export
 from edgekd.inference import agreement, logits, open_session
 from edgekd.quantize import Terms, deliver
-from edgekd.run_folder import HeldOut, RunFolder, read_json, write_json
+from edgekd.run_folder import RunFolder, read_json, write_json
 from edgekd.tracing import Port, Traced, trace
 
 TARGET, RECIPE = load_target("cpu"), load_recipe("minmax")
 IMAGE = Port("image", "logits", (1, 8, 8), task="classes")
-RECORD = run_record({"input_name": "pixels", "height": 12, "width": 12})
-
-
-def distilled(path: Path) -> RunFolder:
-    """A run folder as distill leaves it, with random weights and the student itself in the teacher's place."""
-    torch.manual_seed(0)
-    run = RunFolder(path)
-    student, generator = networks.student_of(RECORD), networks.generator_of(RECORD)
-    with torch.no_grad():
-        images = generator.train()(torch.randn(64, 6))  # also gives its batch normalization running statistics
-        student.train()(images)
-    write_json(run.record_file, RECORD)
-    safetensors.torch.save_file(student.state_dict(), run.student_weights)
-    safetensors.torch.save_file(generator.state_dict(), run.generator_weights)
-    codes = (images.clamp(0, 1) * 255).round().to(torch.uint8).numpy()
-    held = HeldOut(codes, np.zeros((64, 4), np.float32), 0.0, 1.0)
-    answered = tracing.answers(student.eval(), held.images())
-    run.write_held_out(HeldOut(codes, answered, 0.0, 1.0))
-    return run
 
 
 def export_int8(run, **options):
@@ -378,13 +359,13 @@ def test_samples_override_the_recipe(exported):
 def test_an_int8_student_that_chooses_other_classes_is_told_and_float_is_kept(exported, monkeypatch):
     exported.student_int8_onnx.unlink()
     monkeypatch.setattr("edgekd.quantize.judging.agreement", lambda *_: 0.5)
-    record = export_int8(exported)
+    record = export_int8(exported, terms=Terms(qat=0))
     said = "int8 on target cpu: it answers otherwise than float on 50.0% of the held-out samples, allowed: 5.0%"
     assert record["warnings"] == [f"{said}; float is kept; to have it all the same: --force"]
     assert not exported.student_int8_onnx.exists()
     assert "student_int8" not in record["files"]
     assert record["agreement"].keys() == {"student_teacher"}
-    forced = export_int8(exported, terms=Terms(force=True))
+    forced = export_int8(exported, terms=Terms(force=True, qat=0))
     assert forced["warnings"] == [f"{said}; written because of --force"]
     assert exported.student_int8_onnx.is_file()
 
@@ -394,10 +375,17 @@ def clock(**times):
 
 
 def test_int8_that_is_slower_is_told_and_float_is_kept(exported):
-    before = exported.student_int8_onnx.read_bytes()
+    other = exported.student_int8_onnx.with_suffix(".ort")
+    other.write_bytes(b"of an earlier export")
     record = export_int8(exported, terms=clock(float=0.1, int8=0.25))
-    assert "it is slower here: p50 0.250 ms, float 0.100 ms (2.50 x)" in record["warnings"][0]
-    assert exported.student_int8_onnx.read_bytes() == before  # what an earlier export made of this student stays
+    slower, removed = record["warnings"]
+    assert "it is slower here: p50 0.250 ms, float 0.100 ms (2.50 x)" in slower
+    assert removed == "student.int8.onnx of an earlier export is removed, since float is kept now"
+    assert read_json(exported.export_file)["warnings"] == record["warnings"]
+    assert "student_int8" not in record["files"]
+    assert not exported.student_int8_onnx.exists()  # or bench and gate would take it for this export's result
+    assert not other.exists()
+    assert exported.models().keys() == {"student"}
     quicker = export_int8(exported, terms=clock(float=0.1, int8=0.1))
     assert quicker["warnings"] == []
     assert [row["p50_ms"] for row in quicker["proof"]["int8"]] == [0.1, 0.1]

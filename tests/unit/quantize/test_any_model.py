@@ -60,6 +60,20 @@ def test_a_file_in_the_way_is_replaced_only_when_told(call: Call, model, samples
     assert call("export", model, "--int8", "--samples", samples, *QUICK, "--overwrite").code == 0
 
 
+def test_where_float_is_kept_a_file_of_before_stays_and_that_is_told(call: Call, model, samples, monkeypatch):
+    out = model.with_name("model.int8.onnx")
+    out.write_text("mine")
+    monkeypatch.setattr("edgekd.quantize.delivery.objections", lambda *_: ["it is worse"])
+    shown = call("export", model, "--int8", "--samples", samples, *QUICK, "--overwrite", "--json")
+    assert shown.code == 0
+    assert out.read_text() == "mine"
+    record = json.loads(shown.out)
+    assert record["files"].keys() == {"float"}
+    kept = "int8 on target cpu: it is worse; float is kept; to have it all the same: --force"
+    assert record["warnings"] == [kept, "model.int8.onnx is as it was before"]
+    assert shown.err.splitlines() == [f"warning: {one}" for one in record["warnings"]]
+
+
 def test_a_channels_last_model_takes_channels_first_samples(call: Call, make_classifier, samples):
     model = make_classifier("last.onnx", dims=("N", 8, 8, 1), channels_last=True)
     assert call("export", model, "--int8", "--samples", samples, *QUICK).code == 0
