@@ -344,8 +344,10 @@ def _tuning(run: RunFolder, record: dict[str, Any], terms: Terms) -> Tuning | No
     told: dict[str, Any] = {"steps": steps}
 
     def tuned(model: ModelProto, quantize: Quantize) -> ModelProto:
-        from edgekd.finetuning import TAUGHT, examples_of, fine_tuned  # noqa: PLC0415 - torch is imported only here
+        from edgekd.finetuning import TAUGHT, check_work, examples_of, fine_tuned  # noqa: PLC0415 - imports torch
 
+        if not terms.qat:
+            check_work(model, steps)
         examples = examples_of(run, record, lambda: calibration_images(run, record, TAUGHT).parts())
         told.update(examples=len(examples.codes), taught_by=["float student", "teacher"][: len(examples.answers)])
         return fine_tuned(model, quantize, examples, steps, seed)

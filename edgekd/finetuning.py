@@ -21,8 +21,9 @@ from onnx import ModelProto, NodeProto, TensorProto, helper, numpy_helper
 from torch import Tensor, fx
 
 from edgekd.codes import from_codes as codes_to_images
+from edgekd.errors import EdgekdError
 from edgekd.inference import fed, logits
-from edgekd.onnx_file import attribute, constants
+from edgekd.onnx_file import attribute, constants, macs
 from edgekd.onnx_import import import_onnx
 from edgekd.run_folder import RunFolder, task_of
 from edgekd.synthesis import losses, questions
@@ -34,6 +35,8 @@ Quantize = Callable[[ModelProto], ModelProto]
 TAUGHT = 2**14
 """How many images are learned from, at most."""
 BATCH, PART = 128, 1024
+UNASKED = 1e13
+"""Multiplications that are spent without being asked for; the demo's student takes a sixth of it."""
 _ROUNDS = 4  # times the INT8 graph is written
 _RATE = 2e-4  # a fortieth of a step of 8 bits in one update, at first: more, and weights wander farther than rounding
 _CHANNELS = {"Conv": 0, "ConvTranspose": 1, "Gemm": 1, "MatMul": -1}
@@ -97,6 +100,18 @@ def _coded(parts: Iterable[Floats], low: float, high: float) -> NDArray[np.uint8
     """Codes of images, part by part, of which the last stage of the generator may be off by rounding."""
     found: NDArray[np.uint8] = torch.cat([to_codes(torch.from_numpy(part), low, high) for part in parts]).numpy()
     return found
+
+
+def check_work(model: ModelProto, steps: int) -> None:
+    """Refuse what nobody asked for and would take long: more than some minutes on a core.
+
+    Raises:
+        EdgekdError: says how to ask for it.
+    """
+    work = 3 * (macs(model) or 0) * BATCH * steps  # forward, and twice that backward
+    if work > UNASKED:
+        what = f"{steps} steps are {work:.0e} multiplications, more than {UNASKED:.0e}"
+        raise EdgekdError(what, hint=f"ask for it: --qat {steps}")
 
 
 def fine_tuned(model: ModelProto, quantize: Quantize, examples: Examples, steps: int, seed: int) -> ModelProto:

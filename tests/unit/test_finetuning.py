@@ -330,6 +330,28 @@ def test_the_teachers_answers_are_those_of_the_banks(run, monkeypatch):
     np.testing.assert_array_equal(examples.codes, held.codes[order])
 
 
+def test_what_would_take_long_is_done_only_when_asked_for(run, monkeypatch):
+    monkeypatch.setattr("edgekd.quantize.judging.agreement", lambda *_: 0.5)  # all else fails
+    monkeypatch.setattr("edgekd.finetuning.UNASKED", 1e6)
+    record = export(run, int8=True, target=TARGET, recipe=MINMAX, samples=64, terms=Terms())
+    assert record["warnings"][0].startswith("quantization-aware distillation was left out: 600 steps are ")
+    assert record["warnings"][0].endswith("; ask for it: --qat 600")
+    monkeypatch.setattr("edgekd.finetuning.fine_tuned", lambda model, *_: model)
+    assert tuned_export(run)["quantization"]["steps"][-1]["name"] == "quantization-aware distillation"
+
+
+def test_a_checkpoint_of_a_real_run_holds_the_teachers_answers(call, teacher_file, monkeypatch):
+    sizes = ("bank=64", "prior=32", "generator_batch=32", "student_batch=32", "latent=8", "generator_width=4")
+    options = [part for size in sizes for part in ("--set", size)]
+    assert call("distill", teacher_file, "--steps", "3", "--threads", "1", "--out", "run", *options).code == 0
+    seen = []
+    monkeypatch.setattr("edgekd.finetuning.fine_tuned", lambda model, _, examples, *__: seen.append(examples) or model)
+    assert call("export", "run", "--int8", "--qat", "1", "--force", "--no-measure").code == 0
+    (examples,) = seen
+    theirs = logits(teacher_file, from_codes(examples.codes, 0.0, 1.0))
+    np.testing.assert_allclose(examples.answers[1], theirs, atol=0.02 * np.abs(theirs).max())
+
+
 def test_it_is_left_out_where_it_is_forbidden_or_torch_is_not_there(run, monkeypatch):
     monkeypatch.setattr("edgekd.quantize.judging.agreement", lambda *_: 0.5)  # all else fails
     never = export(run, int8=True, target=TARGET, recipe=MINMAX, samples=64, terms=Terms(qat=0))
