@@ -201,7 +201,7 @@ def test_a_bank_counts_the_answers_of_pixels(teacher, tmp_path, monkeypatch) -> 
     monkeypatch.setattr(training, "BANK_BYTES", 576 * 100)
     seen: list[training.Training] = []
 
-    def note(self: training.Training) -> bool:
+    def note(self: training.Training, most: float) -> bool:
         seen.append(self)
         raise EdgekdError("enough is known")
 

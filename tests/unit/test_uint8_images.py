@@ -205,7 +205,7 @@ def test_distilling_falls_to_scores_and_says_why(call: Call, make: Make) -> None
     refused = call("distill", make("halved"), "--steps", 1, "--access", "gradient")
     assert (refused.code, len(refused.err.splitlines())) == (2, 1)
     assert "computes with the uint8 input" in refused.err
-    auto = call("distill", make("halved"), "--steps", 1)
+    auto = call("distill", make("halved"), "--steps", 1, "--method", "edgekd")
     assert (auto.code, len(auto.err.splitlines())) == (2, 1)
     assert "computes with the uint8 input" in auto.err
 
