@@ -22,8 +22,11 @@ from edgekd.config import Place
 from edgekd.errors import NotMeasurable
 from edgekd.run_folder import scratch
 
-FEW, MANY, REPEATS = 10, 210, 3
-"""Inferences of a short and of a long process, and how often each is run: what both share falls out."""
+FEW, MANY, REPEATS = 10, (210, 2_010, 20_010), 3
+"""Inferences of a short and of a long process, and how often each is run: what both share falls out. The long one gets
+longer until what it does more is plain."""
+PLAIN = 0.1
+"""Of an inference's instructions, how much may be uncertain."""
 
 _SOURCE = Path(__file__).with_name("count.c")
 _COUNTED = re.compile(r"^instructions (\d+)$", re.MULTILINE)
@@ -41,7 +44,8 @@ def emulator(place: Place) -> Iterator[Runner]:
         raise NotMeasurable(f"{program} is not installed; install it: apt install qemu-user")
     root, python = Path(place.folder), place.python.lstrip("/")
     if not place.folder or not (root / python).exists():
-        raise NotMeasurable(f"no {python} in {place.folder or 'runner.folder, which is not set'}")
+        where = place.folder or "runner.folder, which is not set"
+        raise NotMeasurable(f"no {python} in {where}; benchmarks/bench/arm64_root.sh of edgekd's sources makes one")
     yield partial(_asked, [program, *place.options, "-L", str(root)], [str(root / python), str(CHILD_FILE)], place)
 
 
@@ -55,23 +59,36 @@ def _instructions(emulating: Sequence[str], child: Sequence[str], place: Place, 
     """Instructions of one inference: a long process less a short one, over the inferences that it makes more.
 
     Returns:
-        instructions, and `uncertain`: by how much of it equal short processes differ.
+        instructions, and `uncertain`: by how much of it equal processes differ.
+
+    Raises:
+        NotMeasurable: the emulator cannot count, or so little is lost in what starting Python takes now and then.
     """
     with scratch() as folder:
         plugin, log = _compiled(folder), folder / "counted"
         counting = [*emulating, "-plugin", str(plugin), "-d", "plugin", "-D", str(log), *child]
 
-        def counted(runs: int) -> int:
+        def counted(runs: int) -> list[int]:
             told = request.protocol.model_copy(update={"runs": runs})
-            local.ask(replace(request, task="repeat", protocol=told), counting, place.timeout)
-            found = _COUNTED.search(log.read_text(encoding="utf-8") if log.is_file() else "")
-            if found is None:
-                raise NotMeasurable(f"{emulating[0]} takes no plug-ins that count; a build with them is needed")
-            return int(found[1])
+            asked = replace(request, task="repeat", protocol=told)
+            return [_counted(asked, counting, log, place.timeout) for _ in range(REPEATS)]
 
-        short, long = ([counted(runs) for _ in range(REPEATS)] for runs in (FEW, MANY))
-    each = (median(long) - median(short)) / (MANY - FEW)
-    return {"instructions": round(each), "uncertain": (max(short) - min(short)) / (MANY - FEW) / each}
+        short = counted(FEW)
+        for many in MANY:
+            long, more = counted(many), many - FEW
+            each = (median(long) - median(short)) / more
+            apart = max(max(group) - min(group) for group in (short, long)) / more
+            if apart <= PLAIN * each:
+                return {"instructions": round(each), "uncertain": apart / each if each else 0.0}
+    raise NotMeasurable("an inference takes too few instructions to be told from those that start Python")
+
+
+def _counted(request: Request, counting: Sequence[str], log: Path, timeout: float | None) -> int:
+    local.ask(request, counting, timeout)
+    found = _COUNTED.search(log.read_text(encoding="utf-8") if log.is_file() else "")
+    if found is None:
+        raise NotMeasurable(f"{counting[0]} takes no plug-ins that count; a build with them is needed")
+    return int(found[1])
 
 
 def _compiled(folder: Path) -> Path:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import threading
 import time
 import urllib.error
@@ -14,6 +13,7 @@ from pathlib import Path
 import numpy as np
 import onnx
 import pytest
+from parts import PARTS
 
 from edgekd.bench import bench, web
 from edgekd.bench.inputs import InputSpec
@@ -127,7 +127,7 @@ def test_external_data_is_refused(make_classifier, scripts, tmp_path):
 @pytest.fixture
 def real() -> Place:
     """Chromium and onnxruntime-web, where they are installed."""
-    folder = os.environ.get("EDGEKD_TEST_ONNXRUNTIME_WEB", "")
+    folder = str(PARTS / "node_modules")
     try:
         with web.browser(Place(kind="web", folder=folder)):
             return Place(kind="web", folder=folder)

@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-import os
+import itertools
 from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
+from parts import PARTS
 
 from edgekd.bench import bench, child
 from edgekd.bench.where import runner_at
 from edgekd.config import Place, Target, load_target, validated
-from edgekd.errors import BadSetting
+from edgekd.errors import BadSetting, NotMeasurable
 
 RUNNERS = Path(__file__).resolve().parents[3] / "examples" / "runners"
 
@@ -105,30 +106,42 @@ def test_a_plug_in_whose_library_does_not_fit(plugin, monkeypatch):
         child.devices_of(ASKED)
 
 
-def test_instructions_are_those_of_the_inferences_that_a_long_process_makes_more(tmp_path, monkeypatch):
+def instructions(tmp_path, monkeypatch, starts):
+    """What is counted where starting Python takes `starts` instructions, in turn, and an inference 50."""
     from edgekd.bench import emulated
     from edgekd.bench.local import Request
     from edgekd.config import Protocol, Runtime
 
-    starts = iter([1000, 1200, 1100] * 2)
+    turns = itertools.cycle(starts)
 
     def ask(request, command, timeout):
         log = Path(command[command.index("-D") + 1])
-        log.write_text(f"instructions {next(starts) + 50 * request.protocol.runs}\n")
+        log.write_text(f"instructions {next(turns) + 50 * request.protocol.runs}\n")
         return {"runs": request.protocol.runs}
 
     monkeypatch.setattr(emulated.local, "ask", ask)
     monkeypatch.setattr(emulated, "_compiled", lambda folder: folder / "count.so")
     asked = Request(tmp_path / "m.onnx", [], Runtime(), Protocol(), task="instructions")
-    found = emulated._asked(["qemu"], ["python", "child.py"], Place(kind="qemu", simulated=True), asked)
+    return emulated._asked(["qemu"], ["python", "child.py"], Place(kind="qemu", simulated=True), asked)
+
+
+def test_instructions_are_those_of_the_inferences_that_a_long_process_makes_more(tmp_path, monkeypatch):
+    found = instructions(tmp_path, monkeypatch, [1000, 1200, 1100])
     assert found == {"instructions": 50, "uncertain": pytest.approx(200 / 200 / 50)}
+
+
+def test_few_instructions_are_counted_over_more_inferences(tmp_path, monkeypatch):
+    found = instructions(tmp_path, monkeypatch, [90_000, 50_000, 40_000, 40_000, 45_000, 30_000])
+    assert found["instructions"] == pytest.approx(50, abs=5)
+    assert found["uncertain"] <= 0.1
+    with pytest.raises(NotMeasurable, match="too few instructions"):
+        instructions(tmp_path, monkeypatch, [9_000_000, 1, 5_000_000])
 
 
 @pytest.mark.slow
 def test_arm64_emulated_answers_as_this_machine_does(make_classifier):
-    folder = os.environ.get("EDGEKD_TEST_ARM64", "")
-    place = Place(kind="qemu", simulated=True, folder=folder, python="usr/bin/python3.11")
-    record = bench_at(place, make_classifier())
+    place = Place(kind="qemu", simulated=True, folder=str(PARTS / "arm64"), python="usr/bin/python3.11")
+    record = bench_at(place, make_classifier(filters=256))
     if record["not_measured"]:
         pytest.skip(record["not_measured"])
     assert record["environment"]["machine"] == "aarch64"
@@ -139,7 +152,21 @@ def test_arm64_emulated_answers_as_this_machine_does(make_classifier):
 
 
 @pytest.mark.slow
-def test_a_wheel_with_a_simulated_npu_says_which_nodes_it_takes(make_classifier):
+def test_openvino_takes_the_whole_of_a_model(make_classifier, monkeypatch):
+    monkeypatch.setenv("PYTHONPATH", str(PARTS / "onnxruntime-openvino"))  # an onnxruntime of its own
+    target = load_target("openvino")
+    record = bench_at(target.runner, make_classifier(), **target.runtime.model_dump())
+    if record["not_measured"]:
+        pytest.skip(record["not_measured"])
+    entry = record["models"]["m"]
+    assert entry["placement"]["providers"]["OpenVINOExecutionProvider"]["nodes"] == 1
+    assert entry["difference"]["relative"] < 1e-4
+    assert entry["latency_ms"]["p50"] > 0
+
+
+@pytest.mark.slow
+def test_a_wheel_with_a_simulated_npu_says_which_nodes_it_takes(make_classifier, monkeypatch):
+    monkeypatch.setenv("PYTHONPATH", str(PARTS / "onnxruntime-qnn"))
     target = load_target(str(RUNNERS / "qnn-simulator.toml"))
     record = bench_at(target.runner, make_classifier(dims=(1, 1, 8, 8)), **target.runtime.model_dump())
     if record["not_measured"]:
