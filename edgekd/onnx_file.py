@@ -229,6 +229,12 @@ def dimensions(value: onnx.ValueInfoProto) -> list[int | None] | None:
     return [d.dim_value if f else None for d, f in zip(kind.tensor_type.shape.dim, fixed, strict=True)]
 
 
+def dtype_name(value: onnx.ValueInfoProto) -> str:
+    """numpy's name of a tensor value's type, such as `float32`; empty of what is no tensor, or of a type unknown."""
+    kind = value.type.tensor_type.elem_type
+    return onnx.helper.tensor_dtype_to_np_dtype(kind).name if kind in onnx.helper.get_all_tensor_dtypes() else ""
+
+
 def type_name(element_type: int) -> str:
     """The name of an element type, in small letters; one that ONNX does not know goes by its number."""
     known = element_type in TensorProto.DataType.values()

@@ -9,7 +9,7 @@ import typer
 
 from edgekd import flags, terminal
 from edgekd.cli.options import Json, Shape, Subject, TargetName, TeacherFile, as_model, opened, refuse_of_run
-from edgekd.cli.reporting import FormatName, of_measurement, of_verdicts, shown
+from edgekd.cli.reporting import FormatName, format_of, of_measurement, of_verdicts, shown
 from edgekd.errors import BadSetting, NotMeasurable
 
 if TYPE_CHECKING:
@@ -62,6 +62,7 @@ def bench(
     """Measure size, latency and memory: teacher, student and INT8 student side by side."""
     from edgekd.bench.session import Session, measured
 
+    form = format_of(output, json)
     device, profiled = _device(target, threads, processes, affinity), profile or _is_chart(chart)
     given: dict[str, Any] = {"teacher": teacher, "compare": compare, "saved": save_baseline}
     given |= {"profile": profiled, "chart": chart}
@@ -77,7 +78,7 @@ def bench(
         _without_teacher(run)
     _told(record)
     report = of_measurement(record, strict=strict)
-    shown(report, output, json)
+    shown(report, form)
     if profiled and not record["not_measured"]:
         drawn = asked.draw(record)
         terminal.note(f"chart: {drawn}" if drawn else f"no profile: a runner of kind {device.runner.kind} tells none")
@@ -171,6 +172,7 @@ def gate(
 ) -> None:
     """Hold a model against a budget; exit 1 when it is broken."""
     limited = {name: value for name, value in locals().items() if name.startswith(("max_", "min_"))}
+    form = format_of(output, json)
     import edgekd.gate as gating
     from edgekd import baseline as baselines
 
@@ -186,6 +188,6 @@ def gate(
         if verdict.note:
             terminal.note(f"warning: {verdict.note}")
     report = of_verdicts(held, strict, several=len(subjects or []) > 1)
-    shown(report, output, json)
+    shown(report, form)
     if not report.record["ok"]:
         raise typer.Exit(1)

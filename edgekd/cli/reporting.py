@@ -22,11 +22,15 @@ FormatName = Annotated[
 ]
 
 
-def shown(report: Report, chosen: Format | None, as_json: bool) -> None:
-    """Print a report; of GitHub also into the summary of the step."""
+def format_of(chosen: Format | None, as_json: bool) -> Format:
+    """The one format that two flags ask for; to be asked before anything is measured."""
     if as_json and chosen not in (None, "json"):
         raise BadSetting(f"--json and --format {chosen}", where="--format", allowed="one of them")
-    name: Format = "json" if as_json else chosen or "table"
+    return "json" if as_json else chosen or "table"
+
+
+def shown(report: Report, name: Format) -> None:
+    """Print a report; of GitHub also into the summary of the step."""
     summary = os.environ.get("GITHUB_STEP_SUMMARY")
     if name == "github" and summary:
         with Path(summary).open("a", encoding="utf-8") as file:

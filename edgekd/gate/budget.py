@@ -121,7 +121,7 @@ def read_budget(path: Path | None = None, flags: Mapping[str, Any] | None = None
     problems = []
     for name, value in written.items():
         if name not in LIMITS:
-            raise UnknownName("limit of the budget", name, LIMITS)
+            raise UnknownName(f"limit of the budget{f' {path}' if path else ''}", name, LIMITS)
         try:
             values[name] = LIMITS[name].read(value)
         except ValueError as error:
@@ -169,7 +169,7 @@ def _flat(table: Mapping[str, Any], path: Path | None) -> dict[str, Any]:
 
 def _of_metric(name: str, table: Mapping[str, Any], path: Path | None) -> dict[str, Any]:
     if name not in METRICS:
-        raise UnknownName("metric of the budget", name, METRICS)
+        raise UnknownName(f"metric of the budget {path}", name, METRICS)
     most = "min" if METRICS[name].more_is_better else "max"
     moved = "max_drop" if METRICS[name].more_is_better else "max_increase"
     found: dict[str, Any] = {}

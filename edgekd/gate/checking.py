@@ -151,6 +151,7 @@ def _to_teacher(name: str, limit: Limit, evidence: Evidence) -> float:
 
 def _against(limit: Limit, value: Value, evidence: Evidence, earlier: Mapping[str, Any], where: str) -> dict[str, Any]:
     entry = baseline.entry_of(earlier, evidence.label, where)
+    evidence.require_inputs_of(entry, where)
     before = limit.of.of_entry(entry)
     if not isinstance(before, int | float):
         hint = "save it again from a run that has it"

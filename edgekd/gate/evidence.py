@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -100,6 +100,25 @@ class Evidence:
             what = f"{limit} compares a batch of {own:g} with the teacher's {theirs:g}"
             raise BadSetting(what, where=self.bench_file, hint="drop it, or use a teacher whose batch is free")
 
+    def require_inputs_of(self, earlier: baseline.Entry, where: str) -> None:
+        """Refuse to compare with a model that is fed something else; what a file leaves free fits.
+
+        Raises:
+            BadRun: the baseline's inputs differ in number, type or shape.
+        """
+        then = [(tuple(one["shape"]), str(one["dtype"])) for one in earlier["inputs"]]
+        now = [
+            (onnx_file.dimensions(value), onnx_file.dtype_name(value)) for value in onnx_file.real_inputs(self.model)
+        ]
+        alike = len(now) == len(then) and all(
+            dtype == kind and (dims is None or _fits(dims, shape))
+            for (dims, dtype), (shape, kind) in zip(now, then, strict=True)
+        )
+        if not alike:
+            told = [", ".join(f"{kind} {list(dims or ())}" for dims, kind in inputs) for inputs in (then, now)]
+            what = f"it is of another model: {earlier['file']} takes {told[0]}, {self.file.name} {told[1]}"
+            raise BadRun(what.replace("None", "?"), where=where, hint="choose the baseline of this model")
+
     def where(self, source: Literal["model", "bench", "samples", "evaluation"]) -> str:
         """The file a value comes from."""
         if source == "bench" and self.bench:
@@ -153,6 +172,10 @@ class Evidence:
             what = f"it holds no evaluation of {self.file.name} as it is now"
             raise BadRun(what, where=run.evaluation_file, hint=f"evaluate again: edgekd {command}")
         return entry
+
+
+def _fits(dims: Sequence[int | None], shape: Sequence[int]) -> bool:
+    return len(dims) == len(shape) and all(not own or own == other for own, other in zip(dims, shape, strict=True))
 
 
 def _entry(record: Mapping[str, Any], label: str) -> dict[str, Any]:

@@ -94,7 +94,8 @@ def test_what_cannot_be_is_one_line(bench, here: Path, words: list[str], code: i
     shown = bench(*words)
     assert (shown.code, shown.out) == (code, "")
     assert said in shown.err
-    assert len(shown.err.splitlines()) == 1
+    # A busy machine may be told of, where writing fails after measuring.
+    assert len([line for line in shown.err.splitlines() if "did not settle" not in line]) == 1
     assert sorted(here.iterdir()) == before
 
 
@@ -164,6 +165,13 @@ def test_a_gate_on_what_changed(bench, call: Call, here: Path, make_classifier) 
     bench("--save-baseline", "base.json")
     limits = ("gate", "m.onnx", "--baseline", "base.json", "--max-size-increase", "1%")
     assert call(*limits).code == 0
+    make_classifier("m.onnx", dims=("N", 1, 9, 9))
+    refused = call(*limits)
+    assert (refused.code, refused.out) == (2, "")
+    assert (
+        "base.json: it is of another model: m.onnx takes float32 [1, 1, 8, 8], m.onnx float32 [?, 1, 9, 9]"
+        in refused.err
+    )
     make_classifier("m.onnx", filters=16)
     shown = call(*limits)
     assert (shown.code, shown.out.splitlines()[-1]) == (1, "gate: broken, max_size_increase")
