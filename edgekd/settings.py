@@ -27,9 +27,9 @@ PIXELS = 32 * 32
 OF_LABELS = {"temperature": 1.0}
 """What a recipe of chosen questions has for bare labels: a temperature above 1 asks a student to tell by how much it is
 sure, which a label does not know."""
-OF_ROWS: dict[str, Any] = {"temperature": 1.0, "student_optimizer": "adam", "student_rate": 2e-3}
+OF_ROWS = {"temperature": 1.0}
 """What recipes that are fitted have for rows of a table. Trees vote, and where none does their logarithm is a cliff
-that no temperature but 1 leaves out of sight; orthogonalizing dense layers takes longer than training them."""
+that no temperature but 1 leaves out of sight."""
 
 
 def resolve_settings(

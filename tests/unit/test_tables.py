@@ -27,7 +27,7 @@ from edgekd.teachers.pixels import Stated
 from edgekd.teachers.spec import read_spec
 
 GUIDED = {"asked": 16, "bred": 0.5, "doubted": 1.0, "prior": 256}
-LONG = {"student_steps": 8, "prior": 2048, "bank": 2048, "student_rate": 0.01}
+LONG = {"student_steps": 8, "prior": 2048, "bank": 2048, "student_optimizer": "adam", "student_rate": 0.01}
 BOUNDS = ((0.0, 1.0), (-1.0, 1.0), (100.0, 900.0), (0.0, 1e-3), (0.0, 1.0), (5.0, 6.0))
 LOW, HIGH = np.array(BOUNDS).T
 
