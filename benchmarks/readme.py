@@ -182,26 +182,22 @@ def teacher_class() -> str:
         ("task, diet and loss", "teacher", *(f"K = {count}" for count in CLASSES), "published")
     ]
     rows.append(("---",) * len(rows[0]))
-    sizes, clocks = list[tuple[int, float]](), set[str]()
+    sizes = list[tuple[int, float]]()
     for case in record["cases"].values():
         by_count = case["students"]
         runs = [run for found in by_count.values() for run in found["seeds"].values()]
         sizes += [(run["parameters"], run["smaller"]) for run in runs]
-        clocks |= {f"{found['told']['clock'][1]:g}" for found in by_count.values()}
         cells = (cell(figured(by_count[count]["seeds"])) if count in by_count else "–" for count in CLASSES)
-        told = (
-            ", ".join(f"{case['published'].get(count, '–')}" for count in CLASSES)
-            if case["published"]
-            else "never done"
-        )
+        told = ", ".join(f"{case['published'].get(count, '–')}" for count in CLASSES) if case["published"] else "none"
         shown = case["teacher"].get("test_mean_iou", case["teacher"]["test_accuracy"])
         whole = f"{percent(shown)}, {case['teacher']['parameters'] / 1e6:.2f} M"
-        rows.append((case["title"], whole, *cells, told))
+        minutes = " or ".join(sorted({f"{found['told']['clock'][1]:g}" for found in by_count.values()}))
+        rows.append((f"{case['title']}; {minutes} CPU minutes", whole, *cells, told))
     least, most = min(sizes), max(sizes)
     return (
         f"{lines(rows)}\n\nTest accuracy of the last state, mean ± standard deviation, number of seeds in brackets; "
-        f"{' or '.join(sorted(clocks))} CPU minutes for each run, on one thread of {record['host']['cores']} shared "
-        f"cores. All students together have {least[0]:,} to {most[0]:,} parameters. Published figures are single runs, "
+        f"one thread of {record['host']['cores']} shared cores. "
+        f"All students together have {least[0]:,} to {most[0]:,} parameters. Published figures are single runs, "
         f"of teachers with 2.45 M parameters and students with 68,000 to 88,000. {slower(record)}–: not yet measured."
     )
 
