@@ -41,7 +41,7 @@ class Supply:
 
     def __init__(self, bank: Bank, scores: Callable[[Tensor], Tensor], own: Tensor | None) -> None:
         self.bank, self._scores, self.used = bank, scores, 0
-        self._children = rows.children if bank.codes[0, 0].numel() == 1 else evolution.children
+        self._children = rows.children if bank.codes.shape[2:].numel() == 1 else evolution.children
         self._own = torch.empty(0, *bank.codes.shape[1:], dtype=torch.uint8) if own is None else own
         self.own = len(self._own)
 
