@@ -121,7 +121,8 @@ def _reading(model: Path) -> tuple[float, float, Task, str]:
         spec = read_spec(model)
     except EdgekdError:  # no image classifier: its answers are compared as numbers
         return 0.0, 1.0, "classes", "NCHW"
-    return *extent(spec.low, spec.high), spec.task, spec.layout
+    a_number = spec.layout == "NF" and spec.classes == 1 and spec.ending == "logits"  # a regression
+    return *extent(spec.low, spec.high), "classes" if a_number else spec.task, spec.layout
 
 
 def _pool(
