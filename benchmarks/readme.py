@@ -311,6 +311,7 @@ def _circumstances() -> str:
     machines = {f"{r['environment']['cpu']}, {r['environment']['cores']} cores" for r in records}
     loads = [trial["load_average"] for record in records for trial in record["trials"]]
     told = f"On {' and '.join(sorted(machines))}, at load averages from {min(loads):g} to {max(loads):g}."
+    told += "".join(f" {record['conditions']}" for record in records if "conditions" in record)
     if gated := _result("bench_gate_seconds"):
         told += f" `edgekd gate` takes {gated['summary']['cpu_median']:.2f} s of a core."
     compared = (_result("bench_comparisons") or {"summary": {}})["summary"]
