@@ -37,5 +37,5 @@ def closing_lines(run: RunFolder) -> list[str]:
 
 
 def _share(one: dict[str, Any]) -> str:
-    ends = " to ".join(map(units.write_share, one["interval"]))
-    return f"it agrees with the teacher on {units.write_share(one['agreement'])} of held-out generated images ({ends})"
+    share, ends = units.write_share(one["agreement"]), units.write_shares(one["interval"])
+    return f"it agrees with the teacher on {share} of held-out generated images ({ends})"

@@ -40,7 +40,7 @@ from edgekd.teachers.lesson import lesson_of
 from edgekd.teachers.open import Known, Named, Opened, opened_teachers
 from edgekd.teachers.shared import SharedLedger
 from edgekd.teachers.spec import Interface
-from edgekd.training import HELD_OUT, Terms, Training
+from edgekd.training import HELD_OUT, Training
 
 __all__ = ["Progress", "distill", "resolve_settings"]
 
@@ -226,9 +226,7 @@ def _loop(
         recipe.asked or told(ledger.affords_a_round())
     ):
         training.begin_round(fraction)
-        terms: Terms = {}
-        if recipe.generator_steps:
-            images, targets, terms = training.generator_round(clock.expired)
+        images, targets, terms = training.generator_round(clock.expired)
         if count := due(training, fraction, ledger.limit):
             training.ask_next(images, count)
         for _ in range(0 if training.warming_up else recipe.student_steps):

@@ -35,8 +35,9 @@ from edgekd.quantize import (
 )
 from edgekd.quantize.run_samples import calibration_images, classifier, unseen_images, with_real
 from edgekd.quantize.samples import as_fed
-from edgekd.run_folder import FORM, RunFolder, atomic, learned_alone, read_json, task_of, write_json
+from edgekd.run_folder import FORM, RunFolder, learned_alone, read_json, task_of, write_json
 from edgekd.tasks import NOTE
+from edgekd.user_code import is_file_name
 
 if TYPE_CHECKING:
     from torch.nn import Module
@@ -160,7 +161,7 @@ def _nearby(named: str | Path) -> str:
     A record travels with its run, and where things lie on this machine is nobody's business. What is no path, the URL
     of a teacher or a function, stays as it is.
     """
-    if "://" in str(named) or str(named).startswith("python:"):
+    if not is_file_name(named):
         return quote(str(named))
     path, here = Path(named).absolute(), Path.cwd()
     return quote(str(path.relative_to(here) if path.is_relative_to(here) else path.name))
@@ -182,9 +183,7 @@ def _float_models(
     stale = [kind for kind in paths if not _up_to_date(paths[kind], notes[kind], target)]
     traced = _traced(run, record, target, stale, trust_factory, form) if stale else {}
     for kind, one in traced.items():
-        onnx_file.set_metadata(one.model, notes[kind] | {"edgekd.simplifier": one.simplifier or "none"})
-        with atomic(paths[kind]) as file:
-            file.write(one.model.SerializeToString(deterministic=True))
+        one.write(paths[kind], notes[kind] | {"edgekd.simplifier": one.simplifier or "none"})
     files = {kind: _file_record(run, kind, paths[kind], traced.get(kind)) for kind in paths}
     return files, [one.warning for one in traced.values() if one.warning]
 

@@ -40,7 +40,7 @@ from edgekd.errors import BadRun, BadSetting
 from edgekd.inference import fed
 from edgekd.quantize import Generated
 from edgekd.run_folder import HeldOut, RunFolder, read_json, task_of, write_json
-from edgekd.scoring import effective, wilson
+from edgekd.scoring import interval
 from edgekd.tasks import choices
 from edgekd.teachers import answers
 
@@ -223,24 +223,22 @@ def _told(
     calibration: Calibration | None,
 ) -> dict[str, Any]:
     shares = {name: float(one.mean()) for name, one in alike.items()}
-    classes = _by_class(alike["held_out"], theirs, held.logits.shape[1]) if held.task == "classes" else []
+    seen = _seen(alike["held_out"], theirs, held, record)
     lacking = [] if calibration is None else sorted(set(calibration.weights) - set(shares))
     why = f"without the teacher's file there is no {', '.join(lacking)}" if lacking else None
     if calibration is None:
         why = "no calibration was given; see benchmarks/fidelity"
     middle = calibration.estimate(shares) if calibration is not None and not lacking else None
     if middle:
-        _estimate_classes(classes, float(logit(middle[0]) - logit(shares["held_out"])))
+        _estimate_classes(seen["per_class"], float(logit(middle[0]) - logit(shares["held_out"])))
     return {
         "schema": SCHEMA,
         "tool": {"name": "edgekd", "version": edgekd.__version__},
         "measured": datetime.now(UTC).isoformat(timespec="seconds"),
         "task": task_of(record),
         "model": {"file": file.name, "sha256": onnx_file.model_sha256(file)},
-        "collapses": (record.get("progress") or {}).get("collapses"),
         "probes": {name: _share(one) for name, one in alike.items()},
-        "per_class": classes,
-        "seldom": [one["class"] for one in classes if one["n"] < FEW],
+        **seen,
         "estimate": {"agreement": middle[0], "interval": list(middle[1:])} if middle else None,
         "why": why,
     }
@@ -248,10 +246,14 @@ def _told(
 
 def _share(alike: NDArray[np.bool_]) -> dict[str, Any]:
     """Of questions that are answered alike, bool `[N, Q]`; those about one image are related."""
-    share, n = float(alike.mean()), float(len(alike))
-    if alike.shape[1] > 1:
-        n = effective(alike.sum(axis=1), np.full(len(alike), alike.shape[1]))
-    return {"n": alike.size, "agreement": share, "interval": list(wilson(share * n, n))}
+    return {"n": alike.size, "agreement": float(alike.mean()), "interval": list(interval(alike))}
+
+
+def _seen(alike: NDArray[np.bool_], theirs: Choices, held: HeldOut, record: Mapping[str, Any]) -> dict[str, Any]:
+    """What held-out images tell beyond one share: that of each class, classes hardly seen, and the run's collapses."""
+    classes = _by_class(alike, theirs, held.logits.shape[1]) if held.task == "classes" else []
+    seldom = [one["class"] for one in classes if one["n"] < FEW]
+    return {"per_class": classes, "seldom": seldom, "collapses": (record.get("progress") or {}).get("collapses")}
 
 
 def _by_class(alike: NDArray[np.bool_], theirs: Choices, classes: int) -> list[dict[str, Any]]:
@@ -286,10 +288,7 @@ def of_held_out(run: RunFolder, answer: Callable[[NDArray[np.float32]], NDArray[
     held, record = run.held_out(), run.record()
     theirs = choices(held.logits, held.task)
     alike = choices(answer(held.images()), held.task) == theirs
-    classes = _by_class(alike, theirs, held.logits.shape[1]) if held.task == "classes" else []
-    seldom = [one["class"] for one in classes if one["n"] < FEW]
-    collapses = (record.get("progress") or {}).get("collapses")
-    return {"probes": {"held_out": _share(alike)}, "per_class": classes, "seldom": seldom, "collapses": collapses}
+    return {"probes": {"held_out": _share(alike)}, **_seen(alike, theirs, held, record)}
 
 
 def cautions(record: Mapping[str, Any]) -> list[str]:
@@ -314,7 +313,7 @@ def class_rows(records: Mapping[str, Mapping[str, Any]]) -> list[list[str]]:
     for name, record in records.items():
         known = [one for one in record["per_class"] if one["agreement"] is not None]
         for one in sorted(known, key=lambda one: (one["agreement"], one["class"]))[:LISTED]:
-            share, ends = units.write_share(one["agreement"]), " to ".join(map(units.write_share, one["interval"]))
+            share, ends = units.write_share(one["agreement"]), units.write_shares(one["interval"])
             told = f"{share}, real images {units.write_share(one['estimate'])}" if "estimate" in one else share
             table.append([name, str(one["class"]), told, ends, f"{one['n']:,}"])
     return table
@@ -328,9 +327,9 @@ def rows(records: Mapping[str, Mapping[str, Any]]) -> list[list[str]]:
     table = []
     for name, record in records.items():
         for probe, one in record["probes"].items():
-            ends = " to ".join(map(units.write_share, one["interval"]))
+            ends = units.write_shares(one["interval"])
             table.append([name, probe.replace("_", " "), units.write_share(one["agreement"]), ends, f"{one['n']:,}"])
         if record["estimate"]:
-            ends = " to ".join(map(units.write_share, record["estimate"]["interval"])) + " (90 %)"
+            ends = units.write_shares(record["estimate"]["interval"]) + " (90 %)"
             table.append([name, "real images, estimated", units.write_share(record["estimate"]["agreement"]), ends, ""])
     return table

@@ -10,9 +10,9 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from edgekd.codes import Bound, by_channel, extent
+from edgekd.codes import Bound, by_channel, extent, to_codes
 from edgekd.errors import BadData
-from edgekd.samples import read_samples
+from edgekd.samples import channels_first, read_samples
 
 Codes = NDArray[np.uint8]
 Size = tuple[int, int, int]
@@ -41,9 +41,7 @@ def _of_file(path: Path, size: Size, low: Bound, high: Bound) -> Codes:
     if path.suffix != ".npz":
         raise BadData("no folder, and no .npz", where=path, allowed=_ALLOWED)
     images, _ = read_samples(path, labelled=False)
-    channels, height, width = size
-    if images.shape[1:] == (height, width, channels) != size:
-        images = images.transpose(0, 3, 1, 2)
+    images = channels_first(images, size)
     if images.shape[1:] != size:
         told, allowed = (f"[N, {', '.join(map(str, sizes))}]" for sizes in (images.shape[1:], size))
         raise BadData(f"images have shape {told}", where=path, allowed=allowed)
@@ -53,8 +51,7 @@ def _of_file(path: Path, size: Size, low: Bound, high: Bound) -> Codes:
     if (images < start).any() or (images > end).any():
         what, (least, most) = f"values from {images.min():g} to {images.max():g}", extent(low, high)
         raise BadData(what, where=path, allowed=f"the teacher's {least:g} to {most:g}, or uint8")
-    codes: Codes = np.rint((images - start) * (255 / (end - start))).astype(np.uint8)
-    return codes
+    return to_codes(images.astype(np.float32, copy=False), low, high)
 
 
 def _of_folder(path: Path, size: Size) -> Codes:

@@ -387,6 +387,11 @@ def latest(runs: Path = RUNS) -> RunFolder:
     return started[max(started)]
 
 
+def out_of_queries(record: Mapping[str, Any]) -> bool:
+    """Whether a run stopped because it had asked as much as it might."""
+    return "--max-queries" in str(record.get("stopped"))
+
+
 def task_of(record: Mapping[str, Any]) -> Task:
     """How the answers of a run's models are read; runs of edgekd before it knew other tasks do not say it."""
     task: Task = record["teacher"].get("task", "classes")

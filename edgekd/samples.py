@@ -46,11 +46,17 @@ def fitting(images: Images, shape: tuple[int, int, int], where: Path) -> Images:
     Raises:
         BadData: of another size.
     """
-    found = images if images.shape[1:] == shape else images.transpose(0, 3, 1, 2)
+    found = channels_first(images, shape)
     if found.shape[1:] != shape:
         what = f"images of shape {list(images.shape[1:])} do not fit the student"
         raise BadData(what, where=where, allowed=str(list(shape)))
     return found
+
+
+def channels_first(images: Images, shape: tuple[int, int, int]) -> Images:
+    """Images of shape C, H, W that have their channels last, with those first; others as they are."""
+    last = (*shape[1:], shape[0])
+    return images.transpose(0, 3, 1, 2) if images.shape[1:] == last != shape else images
 
 
 def require_kind(images: NDArray[Any], path: Path) -> None:

@@ -62,10 +62,22 @@ class Tally:
 
     def interval(self) -> tuple[float, float]:
         """Of the accuracy, 95 %."""
-        share, n = self.correct / self.n, float(self.n)
-        if self.right.shape[1] > 1:
-            n = effective(self.right.sum(axis=1), self.counted.sum(axis=1))
-        return wilson(share * n, n)
+        return interval(self.right, self.counted)
+
+
+def interval(right: NDArray[np.bool_], counted: NDArray[np.bool_] | None = None) -> tuple[float, float]:
+    """Of the share of answers that are right, 95 %; answers about one image are related.
+
+    Args:
+        right: `[N, Q]`, false where nothing is counted.
+        counted: likewise; all if left out.
+    """
+    counted = np.ones(right.shape, np.bool_) if counted is None else counted
+    n = float(counted.sum())
+    share = float(right.sum()) / n
+    if right.shape[1] > 1:
+        n = effective(right.sum(axis=1), counted.sum(axis=1))
+    return wilson(share * n, n)
 
 
 def _share(part: np.int64, whole: np.int64) -> float | None:

@@ -62,9 +62,7 @@ def write_parts(
     traced[HEAD] = trace(head, port, target.model, joined)
     files = {name: run.parts / f"{name}.onnx" for name in names}
     for name, made in traced.items():
-        onnx_file.set_metadata(made.model, notes | {"edgekd.part": name})
-        with atomic(files[name]) as file:
-            file.write(made.model.SerializeToString(deterministic=True))
+        made.write(files[name], notes | {"edgekd.part": name})
     return files
 
 

@@ -33,8 +33,9 @@ from edgekd.config import DistillSettings, Reach, Record, Target, load_recipe, v
 from edgekd.errors import BadRun, BadSetting, NotMeasurable
 from edgekd.gate import LIMITS, Budget, check
 from edgekd.report.comparison import leading, write_comparison
-from edgekd.run_folder import RunFolder, read_json, write_json
+from edgekd.run_folder import RunFolder, out_of_queries, read_json, write_json
 from edgekd.settings import DEFAULT_MINUTES, following
+from edgekd.user_code import is_file_name
 
 if TYPE_CHECKING:
     from edgekd.journal import Watch
@@ -112,11 +113,11 @@ def _read(teachers: Sequence[Named], settings: DistillSettings) -> tuple[Any, in
     from edgekd.teachers.open import STATED  # noqa: PLC0415 - torch
     from edgekd.teachers.spec import read_spec  # noqa: PLC0415
 
-    name = str(teachers[0])
-    if "://" in name or name.startswith("python:"):
+    if not is_file_name(teachers[0]):
         return None, None
-    spec = read_spec(Path(name), **{field: getattr(settings, field) for field in STATED})
-    return spec, onnx_file.parameters(onnx_file.load(Path(name))) or None
+    path = Path(teachers[0])
+    spec = read_spec(path, **{field: getattr(settings, field) for field in STATED})
+    return spec, onnx_file.parameters(onnx_file.load(path)) or None
 
 
 # -------------------------------------------------------------------------------------------------------------- running
@@ -252,7 +253,7 @@ def _distilled(plan: Plan, folder: Path, place: int, reach: Reach | None, watch:
 
 def _ended(record: Mapping[str, Any]) -> bool:
     """Whether there is nothing more to be done: it is finished, or out of queries."""
-    return record["state"] == "finished" or "--max-queries" in str(record.get("stopped"))
+    return record["state"] == "finished" or out_of_queries(record)
 
 
 def _exported(run: RunFolder, target: Target) -> None:

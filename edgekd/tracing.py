@@ -9,7 +9,9 @@ from __future__ import annotations
 import importlib.metadata
 import subprocess
 import sys
+from collections.abc import Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -24,7 +26,7 @@ from edgekd.config import ModelLimits
 from edgekd.errors import EdgekdError
 from edgekd.inference import agreement, by_class, fed, fed_shape, in_parts, open_session
 from edgekd.quiet import quiet
-from edgekd.run_folder import scratch
+from edgekd.run_folder import atomic, scratch
 from edgekd.tasks import Task
 
 SIMPLIFIER = (sys.executable, "-m", "onnxsim")
@@ -69,6 +71,12 @@ class Traced:
     simplifier: str | None
     check: dict[str, Any]
     warning: str
+
+    def write(self, path: Path, notes: Mapping[str, str]) -> None:
+        """Write the file with its notes, atomically; equal models and notes give equal bytes."""
+        onnx_file.set_metadata(self.model, dict(notes))
+        with atomic(path) as file:
+            file.write(self.model.SerializeToString(deterministic=True))
 
 
 class _ChannelsLast(nn.Module):

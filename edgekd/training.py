@@ -159,7 +159,7 @@ class Training:
             The images and targets kept last, and the loss terms of the last update. Where the teachers are asked
             later, nothing is kept, and the targets are of the students' answers; without a generator there are none.
         """
-        if self.alone:
+        if self.alone or not self.recipe.generator_steps:
             return torch.empty(0), torch.empty(0), {}
         chosen, least = None, torch.tensor(math.inf)
         for _ in range(self.recipe.generator_steps):

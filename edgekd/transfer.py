@@ -34,7 +34,7 @@ from edgekd.errors import BadData, BadRun, BadSetting
 from edgekd.inference import Floats
 from edgekd.networks import Standardized, load_student
 from edgekd.networks.joined import Joined
-from edgekd.run_folder import RunFolder, atomic, task_of, write_json
+from edgekd.run_folder import RunFolder, task_of, write_json
 from edgekd.samples import Images, Labels, fitting, read_labelled
 from edgekd.tracing import Port, trace
 
@@ -191,8 +191,5 @@ def _written(
     teacher = record["teacher"]
     shape = (teacher["channels"], teacher["height"], teacher["width"])
     port = Port(teacher["input_name"], "logits", shape, layout=teacher["layout"], task="classes")
-    traced = trace(student, port, target.model, shown)
-    onnx_file.set_metadata(traced.model, notes)
-    with atomic(out) as file:
-        file.write(traced.model.SerializeToString(deterministic=True))
+    trace(student, port, target.model, shown).write(out, notes)
     return {"path": out.name, "sha256": onnx_file.sha256(out), "bytes": out.stat().st_size}

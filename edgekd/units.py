@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 import re
+from collections.abc import Iterable
 
 _QUANTITY = re.compile(r"^\s*([0-9]+(?:\.[0-9]+)?|\.[0-9]+)\s*([A-Za-zµμ%]*)\s*$")
 
@@ -126,6 +127,11 @@ def write_time(milliseconds: float) -> str:
 def write_share(share: float) -> str:
     """A part of a whole as `91.25 %`."""
     return f"{share * 100:.2f} %"
+
+
+def write_shares(ends: Iterable[float]) -> str:
+    """The ends of an interval as `90.10 % to 92.40 %`."""
+    return " to ".join(map(write_share, ends))
 
 
 def write_ratio(ratio: float) -> str:

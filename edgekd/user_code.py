@@ -1,4 +1,4 @@
-"""Where the user's own code is looked for: a student's factory, a teacher's function."""
+"""How the user's own code is named, and where it is looked for: a student's factory, a teacher's function."""
 
 from __future__ import annotations
 
@@ -6,6 +6,14 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
+
+FUNCTION = "python:"
+"""What the name of a teacher begins with that is a function."""
+
+
+def is_file_name(named: object) -> bool:
+    """Whether a teacher's name is that of a file: neither a URL nor a function."""
+    return "://" not in str(named) and not str(named).startswith(FUNCTION)
 
 
 @contextmanager

@@ -27,7 +27,7 @@ import torch
 ROOT = Path(__file__).resolve().parent.parent.parent
 sys.path.insert(0, str(ROOT / "benchmarks"))
 import data  # noqa: E402
-from cells import Cell, Found, fill, options  # noqa: E402
+from cells import Cell, Found, clocks, fill, options  # noqa: E402
 from first_light import edgekd, spread  # noqa: E402
 from rows import folded_copy  # noqa: E402
 
@@ -213,15 +213,12 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--teachers", type=Path, default=ROOT / "runs/teachers", help="their folder")
     given = parser.parse_args(arguments)
     torch.set_num_threads(1)
-    minutes = {name: 0.0 if given.steps else given.minutes or CASES[name].minutes for name in given.cases}
-    clock: dict[str, list[Any]] = {
-        name: ["--steps", given.steps] if given.steps else ["--minutes", minutes[name], "--clock", "cpu"]
-        for name in given.cases
-    }
+    timed = clocks(given, {name: CASES[name].minutes for name in given.cases})
+    clock = {name: told for name, (told, _) in timed.items()}
     cells = []
     for seed, name, variant in itertools.product(range(given.seeds), given.cases, given.variants):
         told = fingerprint(name, variant, clock[name], given.teachers)
-        cells.append(Cell(("cases", name, "variants", variant), seed, told, minutes[name]))
+        cells.append(Cell(("cases", name, "variants", variant), seed, told, timed[name][1]))
     fill(Collaboration(given.teachers, clock), cells, given.cores, given.most)
 
 

@@ -16,7 +16,7 @@ import tempfile
 import threading
 import time
 from abc import abstractmethod
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -101,6 +101,14 @@ def _enter(table: Table, cell: Cell, found: Found) -> None:
     runs["seeds"] = dict(sorted((runs["seeds"] | {str(cell.seed): found}).items()))
     table.describe(cell, result)
     write_json(table.path, result)
+
+
+def clocks(given: argparse.Namespace, own: Mapping[str, float]) -> dict[str, tuple[list[Any], float]]:
+    """By case what `edgekd distill` is told of its time, and the CPU minutes to expect: of rounds, none."""
+    minutes = {name: given.minutes or one for name, one in own.items()}
+    if given.steps:
+        return dict.fromkeys(own, (["--steps", given.steps], 0.0))
+    return {name: (["--minutes", one, "--clock", "cpu"], one) for name, one in minutes.items()}
 
 
 def options(

@@ -28,7 +28,7 @@ ROOT = Path(__file__).resolve().parent.parent.parent
 sys.path.insert(0, str(ROOT / "benchmarks"))
 import camvid  # noqa: E402
 import data  # noqa: E402
-from cells import Cell, Found, fill, options  # noqa: E402
+from cells import Cell, Found, clocks, fill, options  # noqa: E402
 from first_light import edgekd, spread  # noqa: E402
 
 from edgekd.inference import logits  # noqa: E402
@@ -184,17 +184,14 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--teachers", type=Path, default=ROOT / "runs/teachers", help="their folder")
     given = parser.parse_args(arguments)
     torch.set_num_threads(1)
-    minutes = {name: 0.0 if given.steps else given.minutes or CASES[name].minutes for name in given.cases}
-    clock: dict[str, list[Any]] = {
-        name: ["--steps", given.steps] if given.steps else ["--minutes", minutes[name], "--clock", "cpu"]
-        for name in given.cases
-    }
+    timed = clocks(given, {name: CASES[name].minutes for name in given.cases})
+    clock = {name: told for name, (told, _) in timed.items()}
     cells = [
         Cell(
             ("cases", name, "students", str(count)),
             seed,
             fingerprint(CASES[name], clock[name], given.teachers),
-            minutes[name],
+            timed[name][1],
         )
         for seed, name in itertools.product(range(given.seeds), given.cases)
         for count in CASES[name].counts

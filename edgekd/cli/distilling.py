@@ -128,20 +128,19 @@ def distill(
     json: Json = False,
 ) -> None:
     """Train a small student from the answers of one or more teachers to generated images."""
+    given = locals()
     from edgekd import run_folder
-    from edgekd.config import Reach, validated
+    from edgekd.config import DistillSettings, Reach, validated
     from edgekd.extras import require_distill
     from edgekd.teachers import classes
 
     if resume and overwrite:
         raise BadSetting("--resume goes on with a run, --overwrite replaces it", allowed="one of them")
-    told: dict[str, Any] = {"method": method, "student": student, "width": width, "minutes": minutes, "steps": steps}
-    told |= {"clock": clock, "seed": seed, "threads": threads, "recipe": flags.pairs(recipe, "--set", "adversary=0.5")}
-    told |= {"input_shape": flags.shape(input_shape), "input_range": flags.bounds(input_range), "layout": layout}
-    told |= {"bounds": flags.every_bound(bounds), "mean": flags.numbers(mean, "--mean")}
-    told |= {"std": flags.numbers(std, "--std"), "access": access, "gradient": gradient}
-    told |= {"directions": directions, "coarse": coarse, "max_queries": max_queries, "task": task, "device": device}
-    told |= {"headers": headers, "students": students, "chunks": chunks, "representation": representation}
+    # Most flags are settings of the same name; the others are read first.
+    told: dict[str, Any] = {name: value for name, value in given.items() if name in DistillSettings.model_fields}
+    told |= {"recipe": flags.pairs(recipe, "--set", "adversary=0.5"), "input_shape": flags.shape(input_shape)}
+    told |= {"input_range": flags.bounds(input_range), "bounds": flags.every_bound(bounds)}
+    told |= {"mean": flags.numbers(mean, "--mean"), "std": flags.numbers(std, "--std")}
     told |= {"added_to": _whole_path(add_student), "samples": str(samples) if samples else None}
     told |= {"class_order": classes.read_order(class_order) if class_order else None}
     if head_only:
@@ -179,10 +178,11 @@ def _told(run: RunFolder, again: str, as_json: bool) -> None:
     """What came of a run, and what to do next."""
     from edgekd.closing import closing_lines
     from edgekd.networks import is_factory
+    from edgekd.run_folder import out_of_queries
 
     record = run.record()
     if record["state"] != "finished":
-        more = " --max-queries MORE" if "--max-queries" in str(record["stopped"]) else ""
+        more = " --max-queries MORE" if out_of_queries(record) else ""
         terminal.note(f"go on with: {again}{more}")
     for line in closing_lines(run):
         terminal.note(line)

@@ -24,9 +24,10 @@ from edgekd import inference, onnx_file
 from edgekd.errors import BadInput, EdgekdError
 from edgekd.inference import fed
 from edgekd.run_folder import HeldOut, RunFolder, read_json, task_of
-from edgekd.scoring import effective, wilson
+from edgekd.scoring import interval
 from edgekd.tasks import KINDS, Task, choices
 from edgekd.teachers.classes import class_names
+from edgekd.user_code import is_file_name
 
 STUDENTS = ("student", "student.int8")
 
@@ -253,15 +254,12 @@ class Facts:
         """Share of held-out questions that a student answers as the teacher does, with the ends of its 95 % interval.
 
         Answers about one image are related; where it has several, the interval is that of as many independent ones as
-        would vary as much (`edgekd.scoring.effective`).
+        would vary as much (`edgekd.scoring.interval`).
         """
         right = self.right.get(label)
         if right is None:
             return None
-        share, n = float(right.mean()), float(len(right))
-        if right.shape[1] > 1:
-            n = effective(right.sum(axis=1), np.full(len(right), right.shape[1]))
-        return (share, *wilson(share * n, n))
+        return (float(right.mean()), *interval(right))
 
     @cached_property
     def owners(self) -> NDArray[np.bool_] | None:
@@ -348,4 +346,4 @@ def shown_name(path: str) -> str:
     if "://" in path:
         parts = urlsplit(path)
         return f"{parts.scheme}://{parts.netloc.rpartition('@')[2]}{parts.path}"
-    return path if path.startswith("python:") else Path(path).name
+    return Path(path).name if is_file_name(path) else path

@@ -16,9 +16,8 @@ from edgekd.config import Reach
 from edgekd.errors import BadSetting, EdgekdError
 from edgekd.teachers.pixels import PIXEL, Stated
 from edgekd.teachers.source import Again, Floats, Sizes, as_logits, checked, outside, tried
-from edgekd.user_code import working_directory_on_path
+from edgekd.user_code import FUNCTION, working_directory_on_path
 
-PREFIX = "python:"
 BATCH = 256
 
 
@@ -69,7 +68,7 @@ class FunctionSource:
 
 
 def _imported(name: str) -> tuple[ModuleType, Callable[[Floats], Any]]:
-    path, _, attribute = name.removeprefix(PREFIX).rpartition(":")
+    path, _, attribute = name.removeprefix(FUNCTION).rpartition(":")
     if not path or not attribute:
         raise BadSetting("not a function", where=name, allowed="python:package.module:function")
     try:

@@ -25,7 +25,7 @@ from edgekd.teachers import Signal, Teacher
 from edgekd.teachers.asked import AskedTeacher
 from edgekd.teachers.classes import Order, checked_order, class_names, order_of
 from edgekd.teachers.estimate import Directions
-from edgekd.teachers.function import PREFIX, FunctionSource
+from edgekd.teachers.function import FunctionSource
 from edgekd.teachers.graph import GraphTeacher
 from edgekd.teachers.last_layer import with_representation
 from edgekd.teachers.ledger import Ledger
@@ -33,6 +33,7 @@ from edgekd.teachers.pixels import WHOLE, Stated
 from edgekd.teachers.session import SessionSource
 from edgekd.teachers.source import SURE, LabelsOnly, Source
 from edgekd.teachers.spec import Interface, TeacherSpec, read_spec
+from edgekd.user_code import FUNCTION, is_file_name
 
 Named = str | Path
 Known = Mapping[str, Any]
@@ -131,12 +132,12 @@ def _open(
     name: Named, settings: DistillSettings, ledger: Ledger, reach: Reach, known: Known, *, several: bool
 ) -> Opened:
     text = str(name)
-    if "://" not in text and not text.startswith(PREFIX):
+    if is_file_name(name):
         return _open_file(Path(name), settings, ledger, several=several)
     if settings.access == "gradient":
         raise BadSetting("only a file has a graph to differentiate", where="--access gradient", allowed=_ANSWERS)
     stated = Stated(**{field: getattr(settings, field) for field in STATED})
-    kind = FunctionSource if text.startswith(PREFIX) else _endpoint
+    kind = FunctionSource if text.startswith(FUNCTION) else _endpoint
     source: Source = kind(text, stated, reach, known)
     facts = {"path": source.spec.name, "bytes": None, "parameters": None}
     opened = asked(source, settings, ledger, facts, "")
