@@ -163,7 +163,8 @@ def black_box() -> str:
     rows.append(("---",) * len(rows[0]))
     for case in record["cases"].values():
         told, figure = case["told"], case["figure"]
-        goal = f"{percent(case['reach'])}" + (f", aim {percent(case['aim'])}" if case["aim"] else "")
+        goal = percent(case["reach"]) if case["reach"] else "–"
+        goal += f", aim {percent(case['aim'])}" if case["aim"] else ""
         counted = f"{case['queries']['mean']:,.0f}"
         found = f"{spread(case[figure])} {figure}"
         few = (told["access"], counted, f"{told['cpu_minutes']:g}", str(len(case["seeds"])), case["published"])

@@ -24,9 +24,9 @@ PIXELS = 32 * 32
 """Images of more pixels than this are large: recipes are written for small ones."""
 
 
-OF_LABELS = {"temperature": 1.0}
+OF_LABELS = {"temperature": 1.0, "jitter": 0.07}
 """What a recipe of chosen questions has for bare labels: a temperature above 1 asks a student to tell by how much it is
-sure, which a label does not know."""
+sure, which a label does not know; and what it does know holds for the image moved by two pixels of 28."""
 OF_ROWS = {"temperature": 1.0}
 """What recipes that are fitted have for rows of a table. Trees vote, and where none does their logarithm is a cliff
 that no temperature but 1 leaves out of sight."""

@@ -24,7 +24,7 @@ from edgekd.synthesis import questions
 from edgekd.synthesis.bank import Bank
 from edgekd.synthesis.health import Health, examined
 from edgekd.synthesis.inquiry import doubtful
-from edgekd.synthesis.motion import motions, moved
+from edgekd.synthesis.motion import jittered, motions, moved
 from edgekd.synthesis.neighbours import smoothed
 from edgekd.synthesis.supply import Supply
 from edgekd.teachers import Answer, Signal, Teacher
@@ -99,8 +99,7 @@ class Training:
         self.held_out = Bank(sizes[2], *kept)  # few: every process has all of them
         self.step, self.seconds, self.images_seen, self.warming_up = 0, 0.0, 0, False
         self.examined, self.collapses, self.asked, self.spent = 0, 0, 0, False
-        bare = all(teacher.signals == {Signal.LABELS} for teacher in teachers) and spec.task == "classes"
-        self.smoothing = recipe.smoothing if bare else 0.0
+        self.bare = all(teacher.signals == {Signal.LABELS} for teacher in teachers) and spec.task == "classes"
         self.supply = Supply(self.prior, self._scores, proxies)
         self.device = next(student.parameters()).device
         self.autocast = torch.autocast(self.device.type, torch.bfloat16, enabled=bfloat16_is_fast(self.device))
@@ -215,8 +214,8 @@ class Training:
         if len(images):
             with torch.no_grad(), self.autocast:
                 targets = self._target(images)
-            if self.smoothing and len(self.prior):
-                targets = smoothed(targets, images, *self.prior.draw(COMPARED), self.smoothing)
+            if self.bare and self.recipe.smoothing and len(self.prior):
+                targets = smoothed(targets, images, *self.prior.draw(COMPARED), self.recipe.smoothing)
             keep(images, targets)
         self.asked += len(images)
         return len(images)
@@ -316,23 +315,30 @@ class Training:
     def diet(self) -> tuple[Tensor, Tensor]:
         """A student batch out of the bank and the procedural images, with what is kept of the answers.
 
-        Those are the stored ones, unless the recipe moves images, or wants them generated for this step alone.
+        Those are the stored ones, unless the recipe moves images, or wants them generated for this step alone. Images
+        of bare labels are jittered.
         """
         if self.recipe.fresh:
             return self._generated()
         count = self.recipe.student_batch
         from_prior = round(count * self.recipe.prior_share) if self.prior.capacity else 0
         if not len(self.bank):  # nothing that was generated has been asked about yet
-            return self.prior.draw(count)
+            return self._jittered(*self.prior.draw(count))
         images, targets = self.bank.draw(count - from_prior)
         if from_prior:
             more, their = self.prior.draw(from_prior)
             images, targets = torch.cat([images, more]), torch.cat([targets, their])
         if not (self.recipe.shift or self.recipe.mirror):
-            return images, targets
+            return self._jittered(images, targets)
         images = self._moved(images, self._motions(len(images)))
         with torch.no_grad(), self.autocast:
             return images, self._target(images)
+
+    def _jittered(self, images: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
+        """Images whose bare labels stand for others near by; where answers say more, the images as they are."""
+        if self.bare and self.recipe.jitter:
+            images = _ready(jittered(images, self.recipe.jitter, extent(self.low, self.high)[0]))
+        return images, targets
 
     def _generated(self) -> tuple[Tensor, Tensor]:
         """New images, and what is kept of the answers to them."""

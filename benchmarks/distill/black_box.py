@@ -57,11 +57,11 @@ class Case:
     queries: int
     student: str
     published: str
-    reach: float
+    reach: float | None
     aim: float | None = None
     flags: tuple[str, ...] = ()
     figure: str = "accuracy"
-    minutes: float = 6
+    minutes: float = 3
 
 
 ALLOWED = 30
@@ -85,7 +85,15 @@ CASES = {
     ),
     "digits-forest": Case(
         *("digits as rows, 100 trees", "digit-rows", TEACHERS / "digits-forest.onnx", "scores", 20_000, "mlp"),
-        *("–", 0.90, None, ("--input-range", "0,16"), "agreement"),
+        *("–", 0.90, None, ("--input-range", "0,16"), "agreement", 0.6),
+    ),
+    "cifar10": Case(
+        *("CIFAR-10, residual network", "cifar10", TEACHERS / "cifar10.onnx", "scores", 250_000, "cnn-small", "–"),
+        *(None, None, (), "accuracy", 5),
+    ),
+    "letters": Case(
+        *("letters of fonts, LeNet-5", "letters", TEACHERS / "letters-lenet.onnx", "scores", 100_000, "lenet5", "–"),
+        *(None, None, (), "accuracy", 2),
     ),
 }
 
@@ -123,7 +131,8 @@ def distilled(case: Case, seed: int, minutes: float, folder: Path) -> dict[str, 
 def fingerprint(case: Case, minutes: float) -> dict[str, Any]:
     """What decides a run, but for its seed and edgekd's code."""
     recipe = find_method("student-guided").recipe.model_dump(exclude_defaults=True)
-    recipe |= {"of_labels": OF_LABELS, "of_rows": OF_ROWS}
+    recipe |= {"of_labels": OF_LABELS} if case.access == "labels" else {}
+    recipe |= {"of_rows": OF_ROWS} if case.student == "mlp" else {}
     told = {"teacher": hashlib.sha256(case.teacher.read_bytes()).hexdigest(), "student": case.student}
     told |= {"access": case.access, "queries": case.queries, "flags": list(case.flags)}
     return told | {"cpu_minutes": minutes, "recipe": recipe}

@@ -1,4 +1,7 @@
-"""Images moved by a few pixels or mirrored before they are shown: the teacher's answer is asked anew each time."""
+"""Images moved by a few pixels or mirrored before they are shown.
+
+The teacher's answer is asked anew each time, but for images of bare labels that are jittered.
+"""
 
 from __future__ import annotations
 
@@ -31,3 +34,13 @@ def moved(images: Tensor, how: Tensor, shift: int, mirror: bool, fill: float) ->
     if mirror:
         images = torch.where(how[:, 2].bool()[:, None, None, None], images.flip(3), images)
     return images
+
+
+def jittered(images: Tensor, share: float, fill: float) -> Tensor:
+    """Images `[N, C, H, W]`, each moved by up to a share of its shorter side, in whole pixels; the border is `fill`.
+
+    For bare labels, which say nothing of the images near by: that these have the same label is an assumption about the
+    teacher, as in all training on labels. Nobody is asked.
+    """
+    pixels = round(share * min(images.shape[2:]))
+    return moved(images, motions(len(images), pixels, False), pixels, False, fill)

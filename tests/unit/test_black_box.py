@@ -378,3 +378,14 @@ def test_scores_are_left_as_they_are(teacher_file, run, monkeypatch, access, exp
     monkeypatch.setattr("edgekd.training.smoothed", lambda t, i, k, o, share: shares.append(share) or t)
     distill(teacher_file, guided(access=access, recipe={"smoothing": 0.3}), run)
     assert set(shares) == ({expected} if expected else set())
+
+
+@pytest.mark.parametrize(("access", "expected"), [("labels", 0.07), ("scores", None)])
+def test_only_images_of_bare_labels_are_shown_where_they_were_not_asked_about(
+    teacher_file, run, monkeypatch, access, expected
+) -> None:
+    shares: list[float] = []
+    monkeypatch.setattr("edgekd.training.jittered", lambda images, share, _: shares.append(share) or images)
+    distill(teacher_file, guided(access=access), run)
+    assert set(shares) == ({expected} if expected else set())
+    assert run.record()["settings"]["recipe"]["jitter"] == (expected or 0.0)

@@ -2,7 +2,7 @@
 
 import torch
 
-from edgekd.synthesis.motion import motions
+from edgekd.synthesis.motion import jittered, motions
 from edgekd.synthesis.motion import moved as moved_as
 
 
@@ -47,3 +47,18 @@ def test_gradients_come_back_to_the_pixels_they_went_out_from():
         return moved(values, 1, True, 0.0)
 
     assert torch.autograd.gradcheck(seeded, (images,))
+
+
+def test_an_image_is_jittered_by_a_share_of_its_side_and_no_further():
+    torch.manual_seed(0)
+    images = torch.zeros(400, 1, 10, 10)
+    images[:, :, 5, 5] = 1
+    found = jittered(images, 0.2, 0.0)
+    places = {tuple(place) for place in found[:, 0].nonzero()[:, 1:].tolist()}
+    assert places == {(row, column) for row in range(3, 8) for column in range(3, 8)}
+    assert found.sum() == 400
+
+
+def test_rows_of_a_table_have_no_side_to_be_moved_by():
+    rows = torch.rand(5, 7, 1, 1)
+    assert torch.equal(jittered(rows, 0.07, 0.0), rows)
