@@ -117,7 +117,10 @@ class Recipe(Record):
         default=0.0, ge=0, le=1, description="share of a bare label that its neighbours in the bank decide"
     )
     jitter: float = Field(
-        default=0.0, ge=0, lt=0.5, description="share of its side by which an image of a bare label is moved, unasked"
+        default=0.0,
+        ge=0,
+        lt=0.5,
+        description="share of its side by which an image of a bare label is moved once it was shown often",
     )
     bank: int = Field(ge=0, description="generated images kept for replay, with the teacher's answers")
     prior: int = Field(ge=0, description="procedural images the teacher is asked about before training")

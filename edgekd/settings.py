@@ -26,7 +26,7 @@ PIXELS = 32 * 32
 
 OF_LABELS = {"temperature": 1.0, "jitter": 0.07}
 """What a recipe of chosen questions has for bare labels: a temperature above 1 asks a student to tell by how much it is
-sure, which a label does not know; and what it does know holds for the image moved by two pixels of 28."""
+sure, which a label does not know. What it does know holds, more or less, for the image moved by two pixels of 28."""
 OF_ROWS = {"temperature": 1.0}
 """What recipes that are fitted have for rows of a table. Trees vote, and where none does their logarithm is a cliff
 that no temperature but 1 leaves out of sight."""

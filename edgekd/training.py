@@ -39,6 +39,9 @@ BANK_BYTES = 2**30
 """What a bank may hold: large images, and answers of their every pixel, make it shorter than the recipe says."""
 COMPARED = 2048
 """Images asked about before among which a bare label looks for neighbours."""
+OFTEN = 20
+"""Times that a bare label is shown with its very image, on average, before that is moved: sooner is too soon to have
+learned it by heart, and what a teacher says of one image does hold best for that one."""
 PART = 256  # procedural images asked about at a time
 Terms = dict[str, Tensor]
 """Loss terms by name. They stay tensors until they are told: a GPU need not be waited for."""
@@ -335,8 +338,9 @@ class Training:
             return images, self._target(images)
 
     def _jittered(self, images: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
-        """Images whose bare labels stand for others near by; where answers say more, the images as they are."""
-        if self.bare and self.recipe.jitter:
+        """Images that are moved from where they were asked about if their labels are bare and were learned `OFTEN`."""
+        often = self.images_seen >= OFTEN * (len(self.bank) + len(self.prior))
+        if self.bare and self.recipe.jitter and often:
             images = _ready(jittered(images, self.recipe.jitter, extent(self.low, self.high)[0]))
         return images, targets
 

@@ -380,12 +380,15 @@ def test_scores_are_left_as_they_are(teacher_file, run, monkeypatch, access, exp
     assert set(shares) == ({expected} if expected else set())
 
 
-@pytest.mark.parametrize(("access", "expected"), [("labels", 0.07), ("scores", None)])
-def test_only_images_of_bare_labels_are_shown_where_they_were_not_asked_about(
-    teacher_file, run, monkeypatch, access, expected
+@pytest.mark.parametrize(
+    ("access", "often", "expected"), [("labels", 0, 0.07), ("labels", 10**6, None), ("scores", 0, None)]
+)
+def test_only_images_of_bare_labels_that_were_learned_often_are_moved(
+    teacher_file, run, monkeypatch, access, often, expected
 ) -> None:
     shares: list[float] = []
+    monkeypatch.setattr("edgekd.training.OFTEN", often)
     monkeypatch.setattr("edgekd.training.jittered", lambda images, share, _: shares.append(share) or images)
     distill(teacher_file, guided(access=access), run)
     assert set(shares) == ({expected} if expected else set())
-    assert run.record()["settings"]["recipe"]["jitter"] == (expected or 0.0)
+    assert run.record()["settings"]["recipe"]["jitter"] == (0.07 if access == "labels" else 0.0)
