@@ -176,6 +176,43 @@ def black_box() -> str:
     )
 
 
+def cdfkd() -> str:
+    """Ways to use several teachers, and what attention adds."""
+    record = json.loads((ROOT / "benchmarks/results/cdfkd.json").read_text())
+    rows: list[tuple[str, ...]] = [
+        ("teachers", "way", "parameters", "CPU minutes", "accuracy (seeds)", "with attention", "gain, 95 % interval"),
+        ("---",) * 7,
+    ]
+    for case in record["cases"].values():
+        title = f"{case['title']}; the mean of their logits: {percent(case['teachers']['mean of logits'])}"
+        for name, way in case["variants"].items():
+            runs = list(way["seeds"].values())
+            size, minutes = f"{runs[0]['parameters']:,}", f"{way['told']['clock'][1]:g}"
+            rows.append((title, name, size, minutes, cell(way["seeds"]), *_attention(runs)))
+            title = ""
+    goals = [(case, case["reach"], case["aim"]) for case in record["cases"].values() if case["reach"]]
+    told = "; ".join(
+        f"{case['title']}: {percent(reach)} to reach, {percent(aim)} aimed at, published {case['published']}"
+        for case, reach, aim in goals
+    )
+    return (
+        f"{lines(rows)}\n\nTest accuracy of the last state, mean ± standard deviation, number of seeds in brackets; one "
+        f"thread of {record['host']['cores']} shared cores. Attention was learned from 1 % of the labelled training "
+        "images afterwards; the interval is of the paired test images of each seed, lowest to highest of all seeds: one "
+        f"that holds zero is no gain. {told}."
+    )
+
+
+def _attention(runs: list[dict[str, Any]]) -> tuple[str, str]:
+    found = [run["attention"] for run in runs if "attention" in run]
+    if not found:
+        return "–", "–"
+    low, high = min(one["low"] for one in found), max(one["high"] for one in found)
+    gain = mean(one["gain"] for one in found)
+    told = f"{100 * gain:+.2f} points, {100 * low:+.2f} to {100 * high:+.2f}"
+    return cell({str(place): one for place, one in enumerate(found)}), told
+
+
 def teacher_class() -> str:
     """Students side by side, by their number, beside the published ones."""
     record = json.loads((ROOT / "benchmarks/results/teacher_class.json").read_text())
@@ -412,6 +449,7 @@ TABLES = {
     "segmentation": segmentation,
     "distill": distill,
     "teacher_class": teacher_class,
+    "cdfkd": cdfkd,
     "black_box": black_box,
     "quantize": quantize,
     "bench": bench,

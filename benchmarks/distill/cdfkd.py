@@ -19,7 +19,7 @@ import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -71,24 +71,45 @@ class Case:
 CASES = {
     "mnist-tiny": Case(
         *("MNIST, three LeNet-5 of 2-4-60 channels", "mnist", tuple(f"mnist-tiny-{k}.onnx" for k in range(3)), ()),
-        *("lenet5-tiny", 3483, 5, "CDFKD 93.57 ± 1.12, with attention 93.95 ± 0.99, DAFL 89.47 ± 5.61", 0.96, 0.974),
+        *("lenet5-tiny", 3483, 3, "CDFKD 93.57 ± 1.12, with attention 93.95 ± 0.99, DAFL 89.47 ± 5.61", 0.96, 0.974),
     ),
     "fashion": Case(
         *("Fashion-MNIST, a residual network, a MobileNetV3 folded, a LeNet-5", "fashion_mnist"),
-        *((str(EXAMPLE), "mobile.onnx", "lenet.onnx"), ("mobile.onnx",), "cnn-small", 72_000, 10, "–", None, None),
+        *((str(EXAMPLE), "mobile.onnx", "lenet.onnx"), ("mobile.onnx",), "cnn-small", 72_000, 4, "–", None, None),
     ),
     "cifar10": Case(
         *("CIFAR-10, three residual networks", "cifar10", ("cifar10.onnx", "cifar10-1.onnx", "cifar10-2.onnx"), ()),
         *("resnet18", 1_800_000, 60, "CDFKD 89.71 ± 0.20, other networks", None, None),
     ),
 }
-VARIANTS: dict[str, tuple[str, str | None, bool]] = {
-    "shared headers": ("cdfkd-mfs", "shared", True),
-    "plain headers": ("cdfkd-mfs", "plain", True),
-    "teachers' mean": ("edgekd", None, True),
-    "one teacher": ("edgekd", None, False),
+
+
+@dataclass(frozen=True)
+class Variant:
+    """A way to use the teachers.
+
+    Attributes:
+        method, headers: of `edgekd distill`; without headers the student learns the mean.
+        recipe: what else of its recipe is told.
+        alone: whether one teacher takes part instead of all.
+    """
+
+    method: str
+    headers: Literal["shared", "plain"] | None = None
+    recipe: tuple[str, ...] = ()
+    alone: bool = False
+
+
+DIVERGENCE = ("distance=kl", "temperature=2", "prior_share=0.8", "adversary=0.2")
+"""What was found on training images for students of a few thousand parameters, which cannot follow every logit."""
+VARIANTS = {
+    "shared headers": Variant("cdfkd-mfs", "shared"),
+    "plain headers": Variant("cdfkd-mfs", "plain"),
+    "shared headers, KL": Variant("cdfkd-mfs", "shared", DIVERGENCE),
+    "plain headers, KL": Variant("cdfkd-mfs", "plain", DIVERGENCE),
+    "teachers' mean": Variant("edgekd"),
+    "one teacher": Variant("edgekd", alone=True),
 }
-"""Name to method, headers, and whether all teachers take part."""
 
 
 def teacher_files(case: Case, made: Path, folder: Path) -> list[Path]:
@@ -143,14 +164,16 @@ def attention(run: RunFolder, case: Case, seed: int, before: np.ndarray, folder:
 
 def distilled(name: str, variant: str, seed: int, clock: list[Any], made: Path, folder: Path) -> dict[str, Any]:
     """One run of one variant, and what its student is worth."""
-    case, (method, kind, all_of_them) = CASES[name], VARIANTS[variant]
+    case, way = CASES[name], VARIANTS[variant]
     test, files = data.load(case.data)[1], teacher_files(case, made, folder)
     shape = test[0].shape[1:]
-    width, _ = width_for(case, Headers(kind, len(files)) if kind else None, shape)  # type: ignore[arg-type]
-    if not all_of_them:
+    width, _ = width_for(case, Headers(way.headers, len(files)) if way.headers else None, shape)
+    if way.alone:
         files = [max(files, key=lambda file: right(file, test).mean())]
     run = RunFolder(folder / "run")
-    told = ["--method", method, *(["--headers", kind] if kind else []), "--student", case.student, "--width", width]
+    told = ["--method", way.method, "--student", case.student, "--width", width]
+    told += ["--headers", way.headers] if way.headers else []
+    told += [part for setting in way.recipe for part in ("--set", setting)]
     record, seconds = edgekd("distill", *files, "--out", run.path, "--seed", seed, "--threads", 1, *told, *clock)
     edgekd("export", run.path)
     before = right(run.student_onnx, test)
@@ -162,15 +185,16 @@ def distilled(name: str, variant: str, seed: int, clock: list[Any], made: Path, 
         "seconds": round(seconds, 1),
         "cpu_seconds": record["progress"]["seconds"],
     }
-    return found | ({"attention": attention(run, case, seed, before, folder)} if kind else {})
+    return found | ({"attention": attention(run, case, seed, before, folder)} if way.headers else {})
 
 
 def fingerprint(name: str, variant: str, clock: list[Any], made: Path) -> dict[str, Any]:
     """What decides a run, but for its seed and edgekd's code."""
     case = CASES[name]
     digests = [hashlib.sha256((made / file).read_bytes()).hexdigest() for file in case.teachers]
-    recipe = find_method(VARIANTS[variant][0]).recipe.model_dump(exclude_defaults=True)
-    return {"teachers": digests, "parameters": case.parameters, "clock": clock, "recipe": recipe}
+    recipe = find_method(VARIANTS[variant].method).recipe.model_dump(exclude_defaults=True)
+    told = {"teachers": digests, "parameters": case.parameters, "clock": clock, "recipe": recipe}
+    return told | ({"set": list(VARIANTS[variant].recipe)} if VARIANTS[variant].recipe else {})
 
 
 def summary(seeds: dict[str, Any]) -> dict[str, Any]:
