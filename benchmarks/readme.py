@@ -196,10 +196,10 @@ def cdfkd() -> str:
         for case, reach, aim in goals
     )
     return (
-        f"{lines(rows)}\n\nTest accuracy of the last state, mean ± standard deviation, number of seeds in brackets; one "
-        f"thread of {record['host']['cores']} shared cores. Attention was learned from 1 % of the labelled training "
-        "images afterwards; the interval is of the paired test images of each seed, lowest to highest of all seeds: one "
-        f"that holds zero is no gain. {told}."
+        f"{lines(rows)}\n\nTest accuracy of the last state, mean ± standard deviation, number of seeds in brackets; "
+        f"one thread of {record['host']['cores']} shared cores. Attention was learned from 1 % of the labelled "
+        "training images afterwards; the interval is of the paired test images of each seed, lowest to highest of all "
+        f"seeds: one that holds zero is no gain. {told}."
     )
 
 

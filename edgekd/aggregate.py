@@ -29,8 +29,9 @@ from torch.nn import functional
 from edgekd import __version__, onnx_file
 from edgekd.config import DistillSettings, Reach, validated
 from edgekd.errors import BadData, BadRun
-from edgekd.networks import Standardized, load_student
+from edgekd.networks import load_student
 from edgekd.networks.headers import MultiHeader
+from edgekd.networks.standardized import Standardized
 from edgekd.run_folder import AGGREGATION, RunFolder, task_of, write_json
 from edgekd.samples import Images, fitting, read_samples
 from edgekd.synthesis import losses, questions

@@ -25,14 +25,15 @@ from edgekd.distributed import Ranks, processes
 from edgekd.errors import BadRun, BadSetting, OutOfQueries, Refused
 from edgekd.journal import Journal, Progress, Watch, say, tell_of_teachers
 from edgekd.machine import chosen_device, keep_freed_memory, working_on
-from edgekd.networks import Standardized, generator_of, student_of
+from edgekd.networks import generator_of, student_of
+from edgekd.networks.standardized import Standardized
 from edgekd.objectives import find_method
 from edgekd.pace import OWN_SHARE, PRIOR_SHARE, Clock, before_training, due
 from edgekd.run_folder import HeldOut, RunFolder, atomic, write_json
 from edgekd.settings import fitted, resolve_settings, suited
 from edgekd.synthesis import questions
 from edgekd.synthesis.grid import write_grid
-from edgekd.teachers import require
+from edgekd.teachers import Signal, require
 from edgekd.teachers.asked import AskedTeacher
 from edgekd.teachers.codes import from_codes, to_codes
 from edgekd.teachers.ledger import Ledger
@@ -112,8 +113,9 @@ def distill(
         _opened_by_all(names, settings, ledger, reach or Reach(), provenance.described_again(known)) as opened,
         working_on(device),
     ):
-        settings = suited(settings, [one.teacher.signals for one in opened])
-        settings = fitted(settings, opened[0].teacher.spec.height, opened[0].teacher.spec.width)
+        spec = opened[0].teacher.spec
+        settings = suited(settings, [one.teacher.signals for one in opened], ids=spec.vocabulary is not None)
+        settings = fitted(settings, spec.height, spec.width, ids=spec.vocabulary is not None)
         provenance.check_bank(bank, opened, settings)
         training, record = _prepared(opened, settings, run, before, ranks)
         if bank is not None:
@@ -167,10 +169,11 @@ def _prepared(
     lesson = lesson_of(teachers, student.header, *student.cut)
     method = find_method(settings.method)
     objective = method.objective(settings.recipe, lesson)
+    alone = own is not None and provenance.learns_alone(settings, opened[0].teacher.spec)
+    needs = objective.needs - ({Signal.GRADIENT} if alone else set())  # it is for a generator
     for one in opened:
-        require(one.teacher, objective.needs, f"method {settings.method}", one.why)
+        require(one.teacher, needs, f"method {settings.method}", one.why)
     generator, rivals = generator_of(record), [student_of(record) for _ in range(settings.recipe.rivals)]
-    alone = own is not None and method.samples_alone
     return Training(teachers, student, generator, objective, settings.recipe, ranks, rivals, own, alone), record
 
 
@@ -285,8 +288,9 @@ def _checked(student: Standardized, spec: Interface) -> Standardized:
     """
     nothing = torch.zeros((2, spec.channels, spec.height, spec.width), dtype=torch.uint8)
     images = from_codes(nothing, spec.low, spec.high)
-    answer = ", ".join(map(str, spec.answer_shape))
-    allowed = f"[N, {spec.channels}, {spec.height}, {spec.width}] to [N, {answer}]"
+    answer, sides = ", ".join(map(str, spec.answer_shape)), [spec.channels, spec.height, spec.width]
+    sides = sides if spec.vocabulary is None else sides[:1]
+    allowed = f"[N, {', '.join(map(str, sides))}] to [N, {answer}]"
     try:
         with torch.no_grad():
             shape = list(student.eval()(images).shape)
@@ -371,7 +375,7 @@ def _finish(training: Training, run: RunFolder, bank: RunFolder | None) -> None:
         always = torch.Generator().manual_seed(0)
         chosen = torch.randperm(len(training.prior), generator=always, device="cpu")[:HELD_OUT]
         learned = training.prior.codes_at(chosen.to(training.device)).cpu()
-        unseen = to_codes(training.supply.bred(HELD_OUT // 2), training.low, training.high).cpu()
+        unseen = to_codes(training.supply.bred(HELD_OUT // 2), training.low, training.high, training.prior.kind).cpu()
         if first:
             run.write_procedural(learned.numpy(), unseen.numpy())
     elif training.alone:

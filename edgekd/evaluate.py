@@ -1,4 +1,4 @@
-"""How right a model is on labelled images: for people who have some, and never part of a distillation.
+"""How right a model is on labelled images or token ids: for people who have some, and never part of a distillation.
 
 The record `edgekd.evaluation/1`:
 
@@ -7,6 +7,8 @@ The record `edgekd.evaluation/1`:
     model      file, sha256, bytes, classes (columns of its answer)
     data       file, sha256, images, low, high
     accuracy, correct, n, interval (Wilson, 95 %)
+    f1         but for segmentation and mask: of two classes or one label that of 1, else the mean over classes, or
+               labels, that are labelled or answered anywhere; in the teacher's entry too
     per_class  list of {class, n, accuracy (null without images)}
     teacher    null, or {file, sha256, accuracy, agreement}: agreement is the share of images with the same top class
 
@@ -37,15 +39,15 @@ from numpy.typing import NDArray
 
 import edgekd
 from edgekd import onnx_file, units
-from edgekd.codes import Bound, from_codes
+from edgekd.codes import IDS, Bound, Codes, extent, from_codes
 from edgekd.errors import BadData, BadModel, EdgekdError
 from edgekd.run_folder import RunFolder, read_json, write_json
 from edgekd.run_folder import task_of as task_of_run
-from edgekd.samples import Images, read_labelled
+from edgekd.samples import Images, Labels, read_labelled, read_tokens
 from edgekd.scoring import Tally, ignored_label
 from edgekd.tasks import KINDS, Task, choices, fitting
 from edgekd.teachers import answers
-from edgekd.teachers.spec import Layout, read_spec
+from edgekd.teachers.spec import Layout, TeacherSpec, read_spec
 
 SCHEMA = "edgekd.evaluation/1"
 COLLECTION = "edgekd.evaluations/1"
@@ -69,11 +71,12 @@ def evaluate(
     """Accuracy of a model on labelled images, and its agreement with a teacher.
 
     Args:
-        model: an ONNX classifier of one float32 or uint8 image.
-        data: an `.npz` with `images` and `labels`: integers `[N]`, for `multilabel` 0 and 1 `[N, K]`, for
-            `segmentation` and `mask` `[N, h, w]`.
+        model: an ONNX classifier of one float32 or uint8 image, or of token ids.
+        data: an `.npz` with `images`, or `tokens` `[N, T]`, and `labels`: integers `[N]`, for `multilabel` 0 and 1
+            `[N, K]`, for `segmentation` and `mask` `[N, h, w]`.
         teacher: another ONNX classifier of the same classes.
-        low, high: where uint8 0 and 255 go in the model's input range; float32 images are fed as they are.
+        low, high: where uint8 0 and 255 go in the model's input range; float32 images are fed as they are. Of token ids
+            `high` is the last one, where the model does not tell.
         task: how answers and labels are read.
         layout: of the models' axes, where they answer per pixel; without it, as their graphs tell.
         threads: of ONNX Runtime.
@@ -88,7 +91,7 @@ def evaluate(
     """
     for path in (model, teacher) if teacher else (model,):
         onnx_file.load(path)
-    images, labels = read_labelled(data, task)
+    images, labels = _labelled(model, data, task, high, layout)
     answer = partial(_chosen, images=images, task=task, low=low, high=high, layout=layout, threads=threads)
     found, sizes = answer(model)
     options = KINDS[task].options(sizes[0])
@@ -115,26 +118,37 @@ def evaluate(
 
 def task_of(model: Path) -> Task:
     """How a model's answers are read, by its graph or its metadata; classes where those do not tell."""
+    spec = _spec_of(model)
+    return spec.task if spec else "classes"
+
+
+def _spec_of(model: Path) -> TeacherSpec | None:
     try:
-        return read_spec(model).task
-    except EdgekdError:  # what is wrong with it, if anything, `evaluate` will say
-        return "classes"
+        return read_spec(model)
+    except EdgekdError:  # what is wrong with it, if anything, running it will say
+        return None
 
 
 def _layout_of(model: Path) -> Layout:
-    try:
-        return read_spec(model).layout
-    except EdgekdError:  # what is wrong with it, if anything, running it will say
-        return "NCHW"
+    spec = _spec_of(model)
+    return spec.layout if spec else "NCHW"
 
 
 def input_range(model: Path) -> tuple[Bound, Bound]:
     """Lowest and highest value of a classifier's input, from its graph; 0 and 1 where that does not tell."""
-    try:
-        spec = read_spec(model)
-    except EdgekdError:  # what is wrong with it, if anything, `evaluate` will say
-        return 0.0, 1.0
-    return spec.low, spec.high
+    spec = _spec_of(model)
+    return (spec.low, spec.high) if spec else (0.0, 1.0)
+
+
+def _labelled(model: Path, data: Path, task: Task, high: Bound, layout: Layout | None) -> tuple[Images | Codes, Labels]:
+    """Images, or token ids `[N, T, 1, 1]` where the model takes those, and their labels."""
+    if (layout or _layout_of(model)) != IDS:
+        return read_labelled(data, task)
+    spec = _spec_of(model)
+    length, known = (spec.channels, spec.vocabulary) if spec else (None, None)
+    tokens, labels = read_tokens(data, length, known or int(extent(0.0, high)[1]) + 1, task, labelled=True)
+    assert labels is not None, "they were asked for"
+    return tokens, labels
 
 
 def _require_task(task: Task, sizes: Sizes, model: Path) -> None:
@@ -161,7 +175,7 @@ def _require_options(labels: NDArray[Any], sizes: Sizes, options: int, task: Tas
 
 
 def _chosen(
-    model: Path, images: Images, task: Task, low: Bound, high: Bound, layout: Layout | None, threads: int
+    model: Path, images: Images | Codes, task: Task, low: Bound, high: Bound, layout: Layout | None, threads: int
 ) -> tuple[Choices, Sizes]:
     """What a model chooses, `[N, Q]`, and the sizes of its answer to one image.
 
@@ -178,10 +192,10 @@ def _chosen(
     return np.concatenate(found), logits.shape[1:]
 
 
-def _scaled(images: Images, low: Bound, high: Bound) -> NDArray[np.float32]:
-    if images.dtype == np.float32:
-        return images.astype(np.float32, copy=False)
-    return from_codes(images.astype(np.uint8, copy=False), low, high)
+def _scaled(images: Images | Codes, low: Bound, high: Bound) -> NDArray[np.float32]:
+    if images.dtype == np.uint8:
+        return from_codes(images.astype(np.uint8, copy=False), low, high)
+    return images.astype(np.float32, copy=False)
 
 
 def _beside(
@@ -245,12 +259,13 @@ def evaluate_run(
 
 
 Records = Mapping[str, Mapping[str, Any]]
+_MORE = {"mean_iou": "mean IoU", "f1": "F1"}
 
 
 def headers(records: Records) -> list[str]:
-    """What `rows` has columns of: one more where pixels are answered."""
-    mean_iou = ["mean IoU"] * any("mean_iou" in record for record in records.values())
-    return ["model", "accuracy", "95 %", *mean_iou, "agreement with the teacher", "images"]
+    """What `rows` has columns of: of pixels mean IoU, else F1, unless the records are of an edgekd without it."""
+    more = [name for key, name in _MORE.items() if any(key in record for record in records.values())]
+    return ["model", "accuracy", "95 %", *more, "agreement with the teacher", "images"]
 
 
 def rows(records: Records) -> list[list[str]]:
@@ -269,5 +284,5 @@ def rows(records: Records) -> list[list[str]]:
 
 
 def _shares(summary: Mapping[str, Any], interval: str) -> list[str]:
-    mean_iou = [units.write_share(summary["mean_iou"])] if "mean_iou" in summary else []
-    return [units.write_share(summary["accuracy"]), interval, *mean_iou]
+    more = [units.write_share(summary[key]) for key in _MORE if key in summary]
+    return [units.write_share(summary["accuracy"]), interval, *more]

@@ -263,17 +263,11 @@ def _compared_on(run: RunFolder, record: dict[str, Any]) -> Floats:
 
 
 def _ports(record: dict[str, Any], form: Form) -> dict[str, Port]:
-    from edgekd.tracing import Port  # noqa: PLC0415 - imports torch
+    from edgekd.tracing import Port, of_student  # noqa: PLC0415 - imports torch
 
-    teacher = record["teacher"]
-    shape = (teacher["channels"], teacher["height"], teacher["width"])
+    beside = tuple(f"header_{number}" for number in form.kept) if form.outputs else ()
     return {
-        "student": Port(
-            *(teacher["input_name"], "logits", shape),
-            layout=teacher["layout"],
-            task=task_of(record),
-            beside=tuple(f"header_{number}" for number in form.kept) if form.outputs else (),
-        ),
+        "student": of_student(record["teacher"], "logits", task_of(record), beside),
         "generator": Port("latent", "image", (record["generator"]["latent"],)),
     }
 

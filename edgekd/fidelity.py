@@ -34,6 +34,7 @@ from pydantic import Field
 
 import edgekd
 from edgekd import onnx_file, units
+from edgekd.codes import Codes as AnyCodes
 from edgekd.codes import from_codes, to_codes
 from edgekd.config import Record, validated
 from edgekd.errors import BadRun, BadSetting
@@ -98,7 +99,8 @@ PROBES = ("held_out", *CHANGED, "generated", "procedural", "mixed")
 
 
 def probes(run: RunFolder, held: HeldOut, seed: int) -> dict[str, Codes]:
-    """What a teacher's file is asked about, by name; an older run, or one that is not exported, has fewer.
+    """What a teacher's file is asked about, by name; an older run, or one that is not exported, has fewer, and one of
+    token ids has none.
 
     Args:
         run: of which images are taken, or made by its generator.
@@ -106,12 +108,15 @@ def probes(run: RunFolder, held: HeldOut, seed: int) -> dict[str, Codes]:
         seed: of what is drawn.
     """
     random = np.random.default_rng(seed)
-    found = {name: change(held.codes, random) for name, change in CHANGED.items()}
-    shape = held.codes.shape[1], held.codes.shape[2], held.codes.shape[3]
-    procedural = run.procedural(shape, unseen=True)
+    if held.codes.dtype != np.uint8:  # nothing lies between two token ids
+        return {}
+    codes = held.codes.astype(np.uint8, copy=False)
+    found = {name: change(codes, random) for name, change in CHANGED.items()}
+    procedural = run.procedural((codes.shape[1], codes.shape[2], codes.shape[3]), unseen=True)
+    procedural = procedural.astype(np.uint8, copy=False)
     if run.generator_onnx.is_file():
         drawn = np.concatenate(list(Generated(run.generator_onnx, DRAWN, seed + _OTHERS).parts()))
-        found["generated"] = to_codes(drawn, held.low, held.high)
+        found["generated"] = to_codes(drawn, held.low, held.high).astype(np.uint8, copy=False)
     if len(procedural):
         found["procedural"] = procedural
     if "generated" in found and len(procedural):
@@ -196,7 +201,7 @@ def fidelity(
         raise BadRun("it holds no held-out images", where=run.held_out_file, hint="distil for longer")
     known = files.pop("teacher", None)
     images = probes(run, held, seed) if known else {}
-    asked = {"held_out": held.codes, **images}
+    asked: dict[str, AnyCodes] = {"held_out": held.codes, **images}
     theirs: dict[str, Choices] = {"held_out": choices(held.logits, held.task)}
     for name, codes in images.items():
         assert known is not None
@@ -209,7 +214,7 @@ def fidelity(
     return found
 
 
-def _answers(path: Path, codes: Codes, held: HeldOut) -> Choices:
+def _answers(path: Path, codes: AnyCodes, held: HeldOut) -> Choices:
     images = fed(from_codes(codes, held.low, held.high), held.layout)
     return choices(answers.logits(path, images, held.task, layout=held.layout), held.task)
 

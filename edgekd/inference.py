@@ -18,10 +18,18 @@ from edgekd.onnx_file import first_line
 from edgekd.tasks import Task, choices
 
 Floats = NDArray[np.float32]
-Fed = NDArray[np.float32] | NDArray[np.uint8]
-_TYPES = {"tensor(float)": "float32", "tensor(uint8)": "uint8"}
+Fed = NDArray[np.float32] | NDArray[np.uint8] | NDArray[np.int64] | NDArray[np.int32]
+TYPES = {
+    "tensor(float)": "float32",
+    "tensor(uint8)": "uint8",
+    "tensor(int64)": "int64",
+    "tensor(int32)": "int32",
+}
+"""Of the input of a session, and what numpy calls it; the last two are token ids."""
 _OFF = 0.01
-"""How far a value for a uint8 input may be from a whole number: float32 arithmetic on codes is no farther off."""
+"""How far a value for an input of integers may be from a whole one: float32 arithmetic on codes is no farther off."""
+ROWS = ("NF", "NT")
+"""Layouts of what is no image: features of a table, token ids."""
 _BATCH, _BATCH_BYTES = 256, 2**26
 """Inputs in one run, at most; of 512x512 pixels 21: what a network makes of them on the way is many times more."""
 
@@ -50,7 +58,8 @@ def logits(path: Path, images: Floats, threads: int = 1, *, layout: str = "NCHW"
     """First float output of a model for images `[N, C, H, W]` or `[N, H, W, C]`, in batches; float32.
 
     The images are transposed to the model's layout when they fit only that way, and are the numbers that it takes, for
-    a uint8 input whole ones. A model whose batch is fixed is fed batches of that size, the last one padded.
+    an input of uint8 or of token ids whole ones. A model whose batch is fixed is fed batches of that size, the last one
+    padded.
 
     Args:
         path: the file.
@@ -63,7 +72,7 @@ def logits(path: Path, images: Floats, threads: int = 1, *, layout: str = "NCHW"
 
     Raises:
         CannotLoad: ONNX Runtime refuses the file.
-        BadModel: it is no classifier of one float32 or uint8 image.
+        BadModel: it is no classifier of one float32 or uint8 image, or of token ids.
         BadData: the images do not fit the model's input.
         EdgekdError: ONNX Runtime fails while running it.
     """
@@ -71,8 +80,8 @@ def logits(path: Path, images: Floats, threads: int = 1, *, layout: str = "NCHW"
     entry, outputs = _image_input(session, path), session.get_outputs()
     # Tree ensembles answer a label first, and its scores beside it.
     first = next((one.name for one in outputs if one.type == "tensor(float)"), outputs[0].name)
-    arranged, dtype = _arranged(images, entry, path), _TYPES[entry.type]
-    if dtype == "uint8":
+    arranged, dtype = _arranged(images, entry, path), TYPES[entry.type]
+    if dtype != "float32":
         _require_whole(arranged, entry, path)
     batch = entry.shape[0] if isinstance(entry.shape[0], int) else None
     answers = in_batches(arranged, batch, lambda part: _answer(session, first, {entry.name: typed(part, dtype)}, path))
@@ -104,20 +113,28 @@ def scores_name(model: ModelProto) -> str:
 
 
 def fed(images: Floats, layout: str) -> Floats:
-    """Images `[N, C, H, W]` as a file of that layout takes them: as they are, `[N, H, W, C]`, or `[N, F]`."""
-    if layout == "NF":
+    """Images `[N, C, H, W]` as a file of that layout takes them: as they are, `[N, H, W, C]`, or in one row."""
+    if layout in ROWS:
         return images.reshape(len(images), -1)
     return np.ascontiguousarray(images.transpose(0, 2, 3, 1)) if layout == "NHWC" else images
 
 
 def typed(images: Floats, dtype: str) -> Fed:
-    """Images as an input of type `float32` or `uint8` takes them: for the latter rounded, since 254.99998 is 255."""
-    return np.rint(images).clip(0, 255).astype(np.uint8) if dtype == "uint8" else images
+    """Images as an input of a type of `TYPES` takes them: for integers rounded, since 254.99998 is 255."""
+    if dtype == "float32":
+        return images
+    whole: Fed = np.rint(images).clip(0, 255 if dtype == "uint8" else None).astype(dtype)
+    return whole
+
+
+def fed_type(session: onnxruntime.InferenceSession) -> str:
+    """The type that the first input of a session takes, as `typed` wants it."""
+    return TYPES.get(session.get_inputs()[0].type, "float32")
 
 
 def fed_shape(shape: tuple[int, ...], layout: str) -> tuple[int, ...]:
-    """Channels, height and width of one image, in the order of `fed`; of a table's row its features alone."""
-    if layout == "NF":
+    """Channels, height and width of one image, in the order of `fed`; of a row its features, or its ids, alone."""
+    if layout in ROWS:
         return shape[:1]
     return (*shape[1:], shape[0]) if layout == "NHWC" else shape
 
@@ -134,17 +151,20 @@ def by_class_shape(shape: Sequence[int], layout: str) -> tuple[int, ...]:
 
 def _image_input(session: onnxruntime.InferenceSession, path: Path) -> onnxruntime.NodeArg:
     inputs = session.get_inputs()
-    if len(inputs) != 1 or inputs[0].type not in _TYPES:
+    if len(inputs) != 1 or inputs[0].type not in TYPES:
         found = ", ".join(f"{entry.name}: {entry.type}" for entry in inputs)
-        raise BadModel(f"its inputs are {found}", where=path, allowed=f"one input of type {' or '.join(_TYPES)}")
+        raise BadModel(f"its inputs are {found}", where=path, allowed=f"one input of type {' or '.join(TYPES)}")
     return inputs[0]
 
 
 def _require_whole(images: Floats, entry: onnxruntime.NodeArg, path: Path) -> None:
     """Refuse what rounding would change: values of another range, say, of which nothing would be left."""
-    if np.abs(images - np.rint(images).clip(0, 255)).max(initial=0) > _OFF:
-        what = f"the images are not whole numbers from 0 to 255, as its uint8 input {entry.name!r} takes them"
-        raise BadData(what, where=path, hint="round them, and leave --input-range at 0,255")
+    dtype = TYPES[entry.type]
+    most, hint = (255, "round them, and leave --input-range at 0,255") if dtype == "uint8" else (None, "")
+    if np.abs(images - np.rint(images).clip(0, most)).max(initial=0) > _OFF:
+        kind = "from 0 to 255" if most else "from 0 on"
+        what = f"the images are not whole numbers {kind}, as its {dtype} input {entry.name!r} takes them"
+        raise BadData(what, where=path, hint=hint)
 
 
 def _arranged(images: Floats, entry: onnxruntime.NodeArg, path: Path) -> Floats:

@@ -13,7 +13,7 @@ from typing import Literal
 from onnx import ModelProto, ValueInfoProto
 
 from edgekd import onnx_file, units
-from edgekd.codes import extent
+from edgekd.codes import extent, vocabulary
 from edgekd.config import Record
 from edgekd.errors import CannotLoad, EdgekdError
 from edgekd.extras import INSTALL
@@ -207,7 +207,8 @@ def _gradient(spec: TeacherSpec) -> Access:
         GraphTeacher(spec)
     except EdgekdError as error:
         return Access(possible=False, why=str(error).removeprefix(f"{spec.path}: "))
-    return Access(possible=True, why="its graph runs in torch")
+    less = ", though ids have no gradient" * (spec.vocabulary is not None)
+    return Access(possible=True, why=f"its graph runs in torch{less}")
 
 
 # ------------------------------------------------------------------------------------------------------ for people
@@ -236,7 +237,7 @@ def rows(found: Inspection) -> list[list[str]]:
 
 def _teacher_rows(facts: TeacherFacts) -> list[list[str]]:
     low, high = facts.range
-    normalization = "-"
+    normalization, ids = "-", vocabulary(facts.layout, high)
     if facts.mean and facts.std:
         mean, std = (", ".join(f"{value:.4g}" for value in values) for values in (facts.mean, facts.std))
         normalization = f"mean {mean}, std {std} ({facts.sources['normalization']})"
@@ -246,7 +247,10 @@ def _teacher_rows(facts: TeacherFacts) -> list[list[str]]:
         *([["answers for", "{}x{} pixels".format(*facts.grid)]] if facts.grid else []),
         ["batch", "free" if facts.batch is None else f"fixed at {facts.batch}"],
         ["layout", f"{facts.layout} ({facts.sources['layout']})"],
-        ["range", f"[{low:g}, {high:g}] ({facts.sources['range']})" + f", {WHOLE}" * (facts.dtype == "uint8")],
+        [
+            "range" if ids is None else "token ids",
+            f"[{low:g}, {high:g}] ({facts.sources['range']})" + f", {WHOLE}" * (facts.dtype == "uint8"),
+        ],
         ["normalization", normalization],
     ]
 

@@ -17,8 +17,9 @@ from torch.nn import functional
 
 from edgekd.config import DistillSettings
 from edgekd.errors import BadRun, BadSetting
-from edgekd.networks import Standardized, load_student, parts_of
+from edgekd.networks import load_student, parts_of
 from edgekd.networks.joined import Joined, Parts, balanced, contiguous
+from edgekd.networks.standardized import Standardized
 from edgekd.objectives import METHODS, find_method
 from edgekd.run_folder import RunFolder
 from edgekd.synthesis.supply import drawn

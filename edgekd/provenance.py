@@ -13,6 +13,7 @@ import shutil
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from datetime import UTC, datetime
+from functools import partial
 from importlib.metadata import version
 from pathlib import Path
 from shlex import quote
@@ -29,7 +30,7 @@ from edgekd.networks.headers import Headers
 from edgekd.networks.joined import Parts
 from edgekd.objectives import find_method
 from edgekd.parts import new_parts
-from edgekd.proxies import read_proxies
+from edgekd.proxies import read_proxies, read_sequences
 from edgekd.run_folder import RunFolder, atomic
 from edgekd.run_record import SCHEMA
 from edgekd.teachers.open import Known, Opened
@@ -94,25 +95,37 @@ def _student(
         like = RunFolder(Path(settings.added_to)).record()["student"]
         return like["name"], like["width"]
     spec = first.teacher.spec
-    return choose_student(settings.student, settings.width, shape, spec.classes, count, spec.grid, headers, parts)
+    chosen = partial(choose_student, settings.student, settings.width, shape, spec.classes, count, spec.grid)
+    return chosen(headers, parts, spec.vocabulary)
+
+
+def learns_alone(settings: DistillSettings, first: Interface) -> bool:
+    """Whether images of one's own take the generator's place: as a method has it, or since ids cannot be generated."""
+    return find_method(settings.method).samples_alone or first.vocabulary is not None
 
 
 def own_images(settings: DistillSettings, first: Interface, record: dict[str, Any]) -> Tensor | None:
-    """The user's own unlabelled images, uint8 `[N, C, H, W]`, entered into the record; None if there are none.
+    """The user's own unlabelled images, codes `[N, C, H, W]`, entered into the record; None if there are none.
 
     Raises:
         BadData: they are not readable.
-        BadSetting: the recipe has no place for them.
+        BadSetting: the recipe has no place for them, or there are none and nothing can be generated.
         BadRun: they are not those that the run began with.
     """
+    alone = learns_alone(settings, first)
     if settings.samples is None:
+        if first.vocabulary is not None:
+            what = "the teacher takes token ids, which no generator makes"
+            raise BadSetting(what, where="--samples", allowed="an .npz with tokens [N,T], without labels")
         return None
-    alone = find_method(settings.method).samples_alone
     if not (settings.recipe.prior or alone):
         hint = "--set prior=24000 --set prior_share=0.3 makes one"
         raise BadSetting("the recipe has no place for images of one's own", where="--samples", hint=hint)
     shape = (first.channels, first.height, first.width)
-    codes = read_proxies(Path(settings.samples), shape, first.low, first.high)
+    if first.vocabulary is not None:
+        codes = read_sequences(Path(settings.samples), first.channels, first.vocabulary)
+    else:
+        codes = read_proxies(Path(settings.samples), shape, first.low, first.high)
     codes = codes if alone else codes[: settings.recipe.prior]
     if alone and (settings.recipe.share_batch or settings.recipe.fresh):
         said = "share_batch=false, fresh=false"

@@ -1,5 +1,7 @@
 """Unlabelled images of one's own, similar to what the teacher knows, as 8-bit codes: a folder of them, or an `.npz`.
 
+Token ids come in an `.npz` too, and stay as they are.
+
 Nobody need have any. They are asked about first, and stay in the diet and among the parents that images are bred from.
 """
 
@@ -8,13 +10,11 @@ from __future__ import annotations
 from pathlib import Path
 
 import numpy as np
-from numpy.typing import NDArray
 
-from edgekd.codes import Bound, by_channel, extent, to_codes
+from edgekd.codes import Bound, Codes, by_channel, extent, to_codes
 from edgekd.errors import BadData
-from edgekd.samples import channels_first, read_samples
+from edgekd.samples import channels_first, read_samples, read_tokens
 
-Codes = NDArray[np.uint8]
 Size = tuple[int, int, int]
 _ENDINGS = (".png", ".jpg", ".jpeg", ".bmp", ".webp")
 _ALLOWED = f"a folder of images ({', '.join(_ENDINGS)}), or an .npz with images"
@@ -34,7 +34,25 @@ def read_proxies(path: Path, size: Size, low: Bound, high: Bound) -> Codes:
         BadData: there are none, one is not readable, or of another size.
     """
     found = _of_folder(path, size) if path.is_dir() else _of_file(path, size, low, high)
-    return found[np.random.default_rng(0).permutation(len(found))]
+    return _shuffled(found)
+
+
+def read_sequences(path: Path, length: int, ids: int) -> Codes:
+    """Sequences of token ids, int32 `[N, T, 1, 1]`, in an order of no meaning, the same each time.
+
+    Args:
+        path: of an `.npz`; labels in it are not read.
+        length: T.
+        ids: how many there are, from 0.
+
+    Raises:
+        BadData: as `edgekd.samples.read_tokens`.
+    """
+    return _shuffled(read_tokens(path, length, ids)[0])
+
+
+def _shuffled(codes: Codes) -> Codes:
+    return codes[np.random.default_rng(0).permutation(len(codes))]
 
 
 def _of_file(path: Path, size: Size, low: Bound, high: Bound) -> Codes:

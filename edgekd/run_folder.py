@@ -40,7 +40,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edgekd import onnx_file
-from edgekd.codes import LAYOUTS, Bound, Layout, from_codes
+from edgekd.codes import LAYOUTS, Bound, Codes, CodeType, Layout, from_codes
 from edgekd.errors import BadModel, BadRun, EdgekdError
 from edgekd.tasks import TASKS, Task
 
@@ -132,14 +132,14 @@ class HeldOut:
     """Generated images set aside from training, with the teacher's answers.
 
     Attributes:
-        codes: uint8 `[N, C, H, W]`; 0 is the low end of the input range, 255 the high end.
+        codes: `[N, C, H, W]`; of uint8 0 is the low end of the input range, 255 the high end; int32 are token ids.
         logits: float32 `[N, K]`, or `[N, K, h, w]` of every pixel of a grid: the teacher's.
         low, high: the input range, of all channels or of each.
         task: how the logits are read.
         layout: of the axes of the run's models.
     """
 
-    codes: NDArray[np.uint8]
+    codes: Codes
     logits: NDArray[np.float32]
     low: Bound
     high: Bound
@@ -246,24 +246,25 @@ class RunFolder:
             bounds = np.array([samples.low, samples.high])
             np.savez_compressed(file, images=samples.codes, logits=samples.logits, range=bounds, **told)
 
-    def procedural(self, shape: tuple[int, int, int], *, unseen: bool = False) -> NDArray[np.uint8]:
+    def procedural(self, shape: tuple[int, int, int], *, unseen: bool = False, kind: CodeType = "uint8") -> Codes:
         """Some of the procedural images that the student learned from, `[N, C, H, W]`; N is 0 where there are none.
 
         Args:
             shape, unseen: C, H, W; others of the same kind, not learned from, of which older runs have none.
+            kind: type of the codes.
 
         Raises:
             BadRun: damaged.
         """
         if not self.procedural_file.is_file():
-            return np.empty((0, *shape), np.uint8)
+            return np.empty((0, *shape), kind)
         with _arrays(self.procedural_file, "procedural images") as data:
-            codes: NDArray[np.uint8] = data.get("unseen", data["images"][:0]) if unseen else data["images"]
-            if codes.dtype != np.uint8 or codes.shape[1:] != shape:
-                raise ValueError(f"{codes.dtype} {list(codes.shape)}, not uint8 {[len(codes), *shape]}")
+            codes: Codes = data.get("unseen", data["images"][:0]) if unseen else data["images"]
+            if codes.dtype != kind or codes.shape[1:] != shape:
+                raise ValueError(f"{codes.dtype} {list(codes.shape)}, not {kind} {[len(codes), *shape]}")
             return codes
 
-    def write_procedural(self, codes: NDArray[np.uint8], unseen: NDArray[np.uint8] | None = None) -> None:
+    def write_procedural(self, codes: Codes, unseen: Codes | None = None) -> None:
         """Store procedural images `[N, C, H, W]`, those learned from and others, atomically."""
         with atomic(self.procedural_file) as file:
             np.savez_compressed(file, images=codes, unseen=codes[:0] if unseen is None else unseen)

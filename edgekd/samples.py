@@ -1,4 +1,7 @@
-"""Real images in an `.npz`, labelled or not, as people hand them in. It never unpickles, and runs no model."""
+"""Real images or token ids in an `.npz`, labelled or not, as people hand them in.
+
+It never unpickles, and runs no model.
+"""
 
 from __future__ import annotations
 
@@ -18,6 +21,7 @@ from edgekd.tasks import KINDS, Task
 Images = NDArray[np.uint8] | NDArray[np.float32]
 Labels = NDArray[np.int64]
 _IMAGES = "an .npz with images (uint8 or float32, [N, C, H, W], [N, H, W, C] or [N, H, W]; a table's float32 [N, F])"
+_TOKENS = "an .npz with tokens (whole numbers, [N, T], the teacher's own ids)"
 _LABELS = "labels (integers, [N], [N, K] for multilabel, or [N, h, w] for segmentation and mask)"
 
 
@@ -38,6 +42,47 @@ def read_samples(path: Path, task: Task = "classes", *, labelled: bool = True) -
     arrays = read_arrays(Path(path), ("images",), f"{_IMAGES} and, if there are any, {_LABELS}", optional)
     images, labels = _checked_images(arrays["images"], path), arrays.get("labels")
     return images, None if labels is None else _checked_labels(labels, len(images), task, path)
+
+
+def read_tokens(
+    path: Path, length: int | None, ids: int, task: Task = "classes", *, labelled: bool = False
+) -> tuple[NDArray[np.int32], Labels | None]:
+    """Sequences of token ids, int32 `[N, T, 1, 1]` as edgekd holds them, and labels where they are wanted.
+
+    Args:
+        path: with `tokens`, or `images` of whole numbers.
+        length: T; None where any will do.
+        ids: how many there are: 0 to that less one.
+        task: of the labels.
+        labelled: they are needed; else they are not read.
+
+    Raises:
+        BadData: says what is wrong with the file.
+    """
+    allowed = f"{_TOKENS} and {_LABELS}" if labelled else _TOKENS
+    arrays = read_arrays(Path(path), ("labels",) if labelled else (), allowed, ("tokens", "images"))
+    tokens = arrays.get("tokens", arrays.get("images"))
+    if tokens is None:
+        raise BadData("no tokens in it", where=path, allowed=allowed)
+    found = _checked_tokens(tokens, length, ids, path)
+    return found, _checked_labels(arrays["labels"], len(found), task, path) if labelled else None
+
+
+def _checked_tokens(tokens: NDArray[Any], length: int | None, ids: int, path: Path) -> NDArray[np.int32]:
+    told = f"tokens are {tokens.dtype} of shape {list(tokens.shape)}"
+    if tokens.dtype.kind not in "iu" or tokens.ndim != 2:
+        raise BadData(told, where=path, allowed="whole numbers [N, T], token ids; the teacher takes no images")
+    if length is not None and tokens.shape[1] != length:
+        hint = f"pad or cut each to {length} ids, as the teacher's tokenizer does"
+        raise BadData(told, where=path, allowed=f"[N, {length}]", hint=hint)
+    if not len(tokens):
+        raise BadData("it holds no sequences", where=path)
+    wrong = np.argwhere((tokens < 0) | (tokens >= ids))
+    if len(wrong):
+        row, place = wrong[0]
+        what = f"id {tokens[row, place]} at place {place} of sequence {row} is not in the vocabulary"
+        raise BadData(what, where=path, allowed=f"0 to {ids - 1}")
+    return tokens.astype(np.int32)[:, :, None, None]
 
 
 def fitting(images: Images, shape: tuple[int, int, int], where: Path) -> Images:

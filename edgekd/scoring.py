@@ -1,4 +1,4 @@
-"""How right choices are: shares, their interval, intersection over union. It knows neither files nor models."""
+"""How right choices are: shares, their interval, F1, intersection over union. It knows neither files nor models."""
 
 from __future__ import annotations
 
@@ -31,16 +31,36 @@ class Tally:
         ignored = ignored_label(options, task)
         self.counted = np.ones(labels.shape, np.bool_) if ignored is None else labels != ignored
         self.right = (found == labels) & self.counted
+        several = not (self.kind.exclusive or self.kind.grid) and labels.shape[1] > 1
+        self.on = (found == 1, labels == 1) if several else None
+        """Of several labels, which are answered and which are right, bool `[N, K]` each."""
         self.n, self.correct = int(self.counted.sum()), int(self.right.sum())
         pairs = options * labels[self.counted].astype(np.int64) + found[self.counted]
         self.table = np.bincount(pairs, minlength=options**2).reshape(options, options)
         """How often which label was answered how: the confusion matrix, a row per label."""
 
     def summary(self) -> dict[str, float]:
-        """Accuracy, and where pixels are answered mean_iou."""
+        """Accuracy, and where pixels are answered mean_iou, elsewhere f1."""
         accuracy = {"accuracy": self.correct / self.n}
+        if not self.kind.grid:
+            return accuracy | {"f1": self._f1()}
         ious = [iou for iou in self._ious() if iou is not None]
-        return accuracy | {"mean_iou": sum(ious) / len(ious)} if self.kind.grid else accuracy
+        return accuracy | {"mean_iou": sum(ious) / len(ious)}
+
+    def _f1(self) -> float:
+        """Of two options that of the second, of more the mean over those that are anywhere; of labels their mean.
+
+        The harmonic mean of precision and recall (van Rijsbergen, 1979): twice what is both over the sum of either.
+        """
+        if self.on is not None:
+            found, labels = self.on
+            both, sums = (found & labels).sum(axis=0), found.sum(axis=0) + labels.sum(axis=0)
+        else:
+            both, sums = self.table.diagonal(), self.table.sum(axis=0) + self.table.sum(axis=1)
+            if len(both) == 2:
+                both, sums = both[1:], sums[1:]
+        there = sums > 0
+        return float((2 * both[there] / sums[there]).mean()) if there.any() else 0.0
 
     def _ious(self) -> list[float | None]:
         """Jaccard index of each class (Everingham et al., 2010), None of one that is nowhere."""
@@ -50,7 +70,7 @@ class Tally:
 
     def per_class(self) -> list[dict[str, Any]]:
         """By class; of several labels, by label."""
-        if not (self.kind.exclusive or self.kind.grid) and self.right.shape[1] > 1:
+        if self.on is not None:
             shares, n = self.right.mean(axis=0), len(self.right)
             return [{"class": k, "n": n, "accuracy": share.item()} for k, share in enumerate(shares)]
         totals, entries = self.table.sum(axis=1), list[dict[str, Any]]()

@@ -89,8 +89,9 @@ def _of_run(merged: Mapping[str, Any]) -> dict[str, Any]:
     return {name: before[name] for name in settled if name in before}
 
 
-def suited(settings: DistillSettings, offered: Sequence[frozenset[Signal]]) -> DistillSettings:
-    """Settings with a method, where nobody chose one: the one that suits what all teachers offer.
+def suited(settings: DistillSettings, offered: Sequence[frozenset[Signal]], *, ids: bool = False) -> DistillSettings:
+    """Settings with a method, where nobody chose one: the one that suits what all teachers offer, or for token ids,
+    about which nothing is generated, the default.
 
     What was told of the recipe stays; the rest is that method's own, and where questions are chosen and only labels
     answer, `OF_LABELS`.
@@ -99,14 +100,13 @@ def suited(settings: DistillSettings, offered: Sequence[frozenset[Signal]]) -> D
         BadSetting: what was told does not go with it.
     """
     if settings.method == AUTO:
-        settings = _chosen(settings, offered)
+        settings = _chosen(settings, exact=ids or all(Signal.GRADIENT in signals for signals in offered))
     bare = settings.recipe.asked and all(signals == {Signal.LABELS} for signals in offered)
     changes = {name: value for name, value in OF_LABELS.items() if bare and name not in settings.fixed}
     return settings.model_copy(update={"recipe": settings.recipe.model_copy(update=changes)})
 
 
-def _chosen(settings: DistillSettings, offered: Sequence[frozenset[Signal]]) -> DistillSettings:
-    exact = all(Signal.GRADIENT in signals for signals in offered)
+def _chosen(settings: DistillSettings, *, exact: bool) -> DistillSettings:
     name = DEFAULT if exact else WITHOUT_GRADIENT
     told = {key: value for key, value in settings.recipe.model_dump().items() if key in settings.fixed}
     recipe = validated(Recipe, find_method(name).recipe.model_dump() | told, f"recipe of {name}")
@@ -130,13 +130,15 @@ def following(settings: DistillSettings) -> DistillSettings:
     return settings.model_copy(update=told | {"fixed": tuple(sorted({*settings.fixed, *changed}))})
 
 
-def fitted(settings: DistillSettings, height: int, width: int) -> DistillSettings:
+def fitted(settings: DistillSettings, height: int, width: int, *, ids: bool = False) -> DistillSettings:
     """Settings whose batches suit images of a size: the same number of pixels, if nobody asked for so many images.
 
     Batches for images of up to 32x32 are the recipe's; of larger ones, where the recipe fits its batches, so many fewer
     that they take about the same time and memory, in eights, down to `LEAST`. What comes out is fixed: it can be stored
-    and come here again. Rows of a table, which are images of one pixel, get `OF_ROWS`.
+    and come here again. Rows of a table, which are images of one pixel, get `OF_ROWS`; token ids what others have.
     """
+    if ids:
+        return settings
     recipe, share = settings.recipe, PIXELS / (height * width)
     others = {name: value for name, value in OF_ROWS.items() if recipe.fit and name not in settings.fixed}
     if height * width == 1:

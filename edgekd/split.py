@@ -16,13 +16,13 @@ import numpy as np
 from edgekd import onnx_file
 from edgekd.config import Target
 from edgekd.errors import EdgekdError
-from edgekd.inference import Floats, agreement, by_class, in_batches, open_session
+from edgekd.inference import Floats, agreement, by_class, fed_type, in_batches, open_session, typed
 from edgekd.part_files import HEAD, names_of
 from edgekd.quantize import Order, Source, Stored, quantized
 from edgekd.run_folder import RunFolder, atomic, scratch, task_of
 
 if TYPE_CHECKING:
-    from edgekd.networks import Standardized
+    from edgekd.networks.standardized import Standardized
 
 ANSWER = "part"
 """The output of a student's file and the input of the head's."""
@@ -46,15 +46,13 @@ def write_parts(
         EdgekdError: one answers otherwise than torch does, or cannot be written.
     """
     from edgekd.networks import parts_alone  # noqa: PLC0415 - torch is imported only here
-    from edgekd.tracing import Port, answers, trace  # noqa: PLC0415
+    from edgekd.tracing import Port, answers, of_student, trace  # noqa: PLC0415
 
     teacher, names = record["teacher"], names_of(record)
     *students, head = parts_alone(student)
-    shape = (teacher["channels"], teacher["height"], teacher["width"])
     traced, answered = {}, list[Floats]()
     for name, one in zip(names, students, strict=False):
-        port = Port(teacher["input_name"], ANSWER, shape, layout=teacher["layout"])
-        traced[name] = trace(one, port, target.model, shown)
+        traced[name] = trace(one, of_student(teacher, ANSWER), target.model, shown)
         answered.append(answers(one, shown))
     joined = np.concatenate(answered, axis=1)
     layout = teacher["layout"] if joined.ndim == 4 else "NCHW"
@@ -154,12 +152,12 @@ class Answered:
 
 def _runner(path: Path) -> Callable[[Floats], Floats]:
     session = open_session(path)
-    entry = session.get_inputs()[0]
+    entry, dtype = session.get_inputs()[0], fed_type(session)
     batch = entry.shape[0] if isinstance(entry.shape[0], int) else None
 
     def answer(shown: Floats) -> Floats:
         try:
-            return np.asarray(session.run(None, {entry.name: shown})[0], np.float32)
+            return np.asarray(session.run(None, {entry.name: typed(shown, dtype)})[0], np.float32)
         except Exception as error:
             raise EdgekdError(f"ONNX Runtime cannot run it: {onnx_file.first_line(error)}", where=path) from error
 

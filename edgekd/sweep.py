@@ -95,6 +95,9 @@ def planned(
     for width in widths or ():
         validated(DistillSettings, settings.model_dump() | {"width": width}, "--widths")
     spec, count = _read(teachers, settings)
+    if spec is not None and spec.vocabulary is not None:
+        what = "it takes token ids, which no generator makes"
+        raise BadSetting(what, where=teachers[0], allowed="edgekd distill --samples, one student at a time")
     found = candidates(students, widths or [None], spec, count)
     if settings.minutes is not None:
         shares(settings.minutes, len(found))

@@ -22,9 +22,10 @@ from onnx import ModelProto
 from torch import Tensor, nn
 
 from edgekd import __version__, onnx_file
+from edgekd.codes import vocabulary
 from edgekd.config import ModelLimits
 from edgekd.errors import EdgekdError
-from edgekd.inference import agreement, by_class, fed, fed_shape, in_parts, open_session
+from edgekd.inference import agreement, by_class, fed, fed_shape, in_parts, open_session, typed
 from edgekd.quiet import quiet
 from edgekd.run_folder import atomic, scratch
 from edgekd.tasks import Task
@@ -46,6 +47,7 @@ class Port:
         layout: NHWC where the file takes `[N, H, W, C]` and torch takes `[N, C, H, W]`; answers per pixel likewise.
         task: how the output is read, if it is logits: what they choose must not change either.
         beside: names of further outputs of the same shape.
+        dtype: of the input, as the file takes it.
     """
 
     entry: str
@@ -54,6 +56,21 @@ class Port:
     layout: str = "NCHW"
     task: Task | None = None
     beside: tuple[str, ...] = ()
+    dtype: str = "float32"
+
+
+def of_student(
+    teacher: Mapping[str, Any], leaving: str, task: Task | None = None, beside: tuple[str, ...] = ()
+) -> Port:
+    """The input and outputs of what takes what a teacher takes: images as float32, token ids in the teacher's type.
+
+    Args:
+        teacher: what a run's record tells of it.
+        leaving, task, beside: see `Port`.
+    """
+    shape = (teacher["channels"], teacher["height"], teacher["width"])
+    dtype = "float32" if vocabulary(teacher["layout"], teacher["high"]) is None else teacher.get("dtype", "int64")
+    return Port(teacher["input_name"], leaving, shape, teacher["layout"], task, beside, dtype)
 
 
 @dataclass(frozen=True)
@@ -124,7 +141,7 @@ def _exported(network: nn.Module, port: Port, limits: ModelLimits) -> ModelProto
         with quiet(), torch.no_grad():
             program = torch.onnx.export(
                 network,
-                (torch.zeros(2, *shape),),  # a batch of one would be taken for a constant
+                (torch.zeros(2, *shape, dtype=getattr(torch, port.dtype)),),  # a batch of one would be a constant
                 dynamo=True,
                 opset_version=limits.opset,
                 input_names=[port.entry],
@@ -215,7 +232,7 @@ def compared(
         onnx.save(model, path)
         session = open_session(path)
         outputs = [port.leaving, *port.beside]
-        parts = (session.run(outputs, {port.entry: part}) for part in in_parts(shown))
+        parts = (session.run(outputs, {port.entry: typed(part, port.dtype)}) for part in in_parts(shown))
         answered = np.concatenate([np.concatenate(part, axis=1) if port.beside else part[0] for part in parts])
     found = by_class(answered, port.layout)
     scale, worst = float(np.abs(expected).max()), float(np.abs(found - expected).max())

@@ -11,13 +11,13 @@ from collections.abc import Callable, Sequence
 import torch
 from torch import Tensor, nn
 
-from edgekd.codes import extent
+from edgekd.codes import extent, stored_as
 from edgekd.config import Recipe
 from edgekd.distributed import ALONE, Ranks
 from edgekd.machine import bfloat16_is_fast
-from edgekd.networks import Standardized
 from edgekd.networks.generators import Generator, RowGenerator
 from edgekd.networks.optimizers import Optimizer, student_optimizer
+from edgekd.networks.standardized import Standardized
 from edgekd.networks.synchronized import synchronize
 from edgekd.objectives import Objective
 from edgekd.synthesis import questions
@@ -58,7 +58,7 @@ class Training:
         recipe: sizes, rates and weights.
         ranks: the processes that train together; batches below are always the whole ones.
         rivals: more students, which learn what the first one learns and are thrown away.
-        proxies: uint8 codes `[N, C, H, W]` of images of the user's own, asked about before procedural ones.
+        proxies: codes `[N, C, H, W]` of images of the user's own, asked about before procedural ones.
         alone: those images fill the bank instead, and nothing else is asked about or generated.
 
     Raises:
@@ -97,9 +97,9 @@ class Training:
         if alone and proxies is not None:
             wanted = len(proxies), 0
         sizes = min(wanted[0], most), min(wanted[1], most), min(HELD_OUT, most)
-        kept = shape, objective.kept, spec.low, spec.high
-        self.bank, self.prior = (Bank(size, *kept, ranks) for size in sizes[:2])
-        self.held_out = Bank(sizes[2], *kept)  # few: every process has all of them
+        kept, kind = (shape, objective.kept, spec.low, spec.high), stored_as(spec.layout)
+        self.bank, self.prior = (Bank(size, *kept, ranks, kind) for size in sizes[:2])
+        self.held_out = Bank(sizes[2], *kept, kind=kind)  # few: every process has all of them
         self.step, self.seconds, self.images_seen, self.warming_up = 0, 0.0, 0, False
         self.examined, self.collapses, self.asked, self.spent = 0, 0, 0, False
         self.bare = all(teacher.signals == {Signal.LABELS} for teacher in teachers) and spec.task == "classes"

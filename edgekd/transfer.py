@@ -28,15 +28,16 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from edgekd import __version__, onnx_file
-from edgekd.codes import from_codes
+from edgekd.codes import from_codes, vocabulary
 from edgekd.config import Target
 from edgekd.errors import BadData, BadRun, BadSetting
 from edgekd.inference import Floats
-from edgekd.networks import Standardized, load_student
+from edgekd.networks import load_student
 from edgekd.networks.joined import Joined
+from edgekd.networks.standardized import Standardized
 from edgekd.run_folder import RunFolder, task_of, write_json
-from edgekd.samples import Images, Labels, fitting, read_labelled
-from edgekd.tracing import Port, trace
+from edgekd.samples import Images, Labels, fitting, read_labelled, read_tokens
+from edgekd.tracing import of_student, trace
 
 SCHEMA = "edgekd.transfer/1"
 EPOCHS, RATE, BATCH = 30, 2e-3, 128
@@ -78,10 +79,9 @@ def transfer(
         raise BadSetting(f"{out} is there already", where="--out", hint="name another file, or say --overwrite")
     record = run.record()
     _check(run, record)
-    images, labels = read_labelled(samples)
-    classes = _classes(labels, samples)
     teacher = record["teacher"]
-    shown = fitting(images, (teacher["channels"], teacher["height"], teacher["width"]), samples)
+    shown, labels = _labelled(samples, teacher)
+    classes = _classes(labels, samples)
     student = load_student(record, run.student_weights)
     own = classes == teacher["classes"]
     accuracy, aside = _learned(student, shown, torch.from_numpy(labels), classes, record, seed)
@@ -114,6 +114,16 @@ def _check(run: RunFolder, record: dict[str, Any]) -> None:
         what = f"its students answer {task_of(record)}"
         raise BadSetting(what, where="--head-only", allowed="runs whose teacher tells the class of an image")
     run.require(run.student_weights, "distill")
+
+
+def _labelled(samples: Path, teacher: dict[str, Any]) -> tuple[Images, Labels]:
+    """Images `[N, C, H, W]`, or token ids as float32 `[N, T, 1, 1]`, as the students take them, and their labels."""
+    if (ids := vocabulary(teacher["layout"], teacher["high"])) is not None:
+        tokens, labels = read_tokens(samples, teacher["channels"], ids, labelled=True)
+        assert labels is not None, "they were asked for"
+        return tokens.astype(np.float32), labels
+    images, labels = read_labelled(samples)
+    return fitting(images, (teacher["channels"], teacher["height"], teacher["width"]), samples), labels
 
 
 def _classes(labels: Labels, where: Path) -> int:
@@ -188,8 +198,5 @@ def _fit(layer: nn.Linear, features: Tensor, labels: Tensor, random: torch.Gener
 def _written(
     student: Standardized, record: dict[str, Any], out: Path, target: Target, shown: Floats, notes: dict[str, str]
 ) -> dict[str, Any]:
-    teacher = record["teacher"]
-    shape = (teacher["channels"], teacher["height"], teacher["width"])
-    port = Port(teacher["input_name"], "logits", shape, layout=teacher["layout"], task="classes")
-    trace(student, port, target.model, shown).write(out, notes)
+    trace(student, of_student(record["teacher"], "logits", "classes"), target.model, shown).write(out, notes)
     return {"path": out.name, "sha256": onnx_file.sha256(out), "bytes": out.stat().st_size}

@@ -184,17 +184,14 @@ def open_session(request: dict[str, Any], options: Any) -> Any:
 
 
 def random_input(shape: list[int], dtype: str, low: float, high: float, rng: np.random.Generator) -> np.ndarray:
-    """A contiguous input within the range: uniform for floats, every code for 8 bits, 0 or 1 for wider integers.
-
-    Wider integers are indices as a rule, and 0 and 1 are valid in any table.
-    """
+    """A contiguous input within the range: uniform for floats and wider integers, every code for 8 bits."""
     kind = np.dtype(dtype)
     if kind.kind == "f":
         return np.ascontiguousarray(rng.uniform(low, high, shape).astype(kind))
-    ends = np.iinfo(kind) if kind.kind in "iu" and kind.itemsize == 1 else None
-    return np.ascontiguousarray(
-        rng.integers(ends.min if ends else 0, (ends.max if ends else 1) + 1, shape).astype(kind)
-    )
+    ends = (int(low), int(high)) if kind.itemsize > 1 else (0, 1)
+    if kind.kind in "iu" and kind.itemsize == 1:
+        ends = np.iinfo(kind).min, np.iinfo(kind).max
+    return np.ascontiguousarray(rng.integers(ends[0], ends[1] + 1, shape).astype(kind))
 
 
 def feed_of(request: dict[str, Any]) -> dict[str, np.ndarray]:

@@ -11,13 +11,17 @@ from onnx import ModelProto, ValueInfoProto
 
 from edgekd.errors import BadModel
 from edgekd.onnx_file import dimensions, real_inputs
+from edgekd.teachers.wiring import Wiring
 
 _DTYPES = ("float32", "float16", "float64", "uint8", "int8", "int32", "int64", "bool")
 
 
 @dataclass(frozen=True)
 class InputSpec:
-    """One input: its name, full shape with the batch, numpy dtype, and the range of its values."""
+    """One input: its name, full shape with the batch, numpy dtype, and the range of its values.
+
+    That of wide integers is 0 to the last id of the table in which the graph looks them up, or 1, valid in any table.
+    """
 
     name: str
     shape: tuple[int, ...]
@@ -41,16 +45,25 @@ def describe(
     """
     values = real_inputs(model)
     shapes = (input_shape, *[None] * (len(values) - 1))
-    return [_one(v, path, given, low, high) for v, given in zip(values, shapes, strict=False)]
+    wiring = Wiring(model)
+    ids = {value.name: (0.0, (wiring.vocabulary(value.name) or 2) - 1.0) for value in values}
+    return [_one(v, path, given, (low, high), ids[v.name]) for v, given in zip(values, shapes, strict=False)]
 
 
-def _one(value: ValueInfoProto, path: Path, given: tuple[int, ...] | None, low: float, high: float) -> InputSpec:
+def _one(
+    value: ValueInfoProto,
+    path: Path,
+    given: tuple[int, ...] | None,
+    floats: tuple[float, float],
+    ids: tuple[float, float],
+) -> InputSpec:
     if value.type.WhichOneof("value") != "tensor_type":
         raise BadModel(f"input {value.name!r} is not a tensor", where=path)
     dtype = onnx.helper.tensor_dtype_to_np_dtype(value.type.tensor_type.elem_type).name
     if dtype not in _DTYPES:
         raise BadModel(f"input {value.name!r} of type {dtype} cannot be fed", where=path, allowed=", ".join(_DTYPES))
-    return InputSpec(value.name, _shape(value, path, given), dtype, low, high)
+    ends = ids if dtype in ("int32", "int64") else floats
+    return InputSpec(value.name, _shape(value, path, given), dtype, *ends)
 
 
 def _shape(value: ValueInfoProto, path: Path, given: tuple[int, ...] | None) -> tuple[int, ...]:

@@ -88,7 +88,10 @@ def distill(
     ] = None,
     samples: Annotated[
         Path | None,
-        typer.Option(help="Unlabelled images, a folder or an .npz: asked about first, or by several students alone."),
+        typer.Option(
+            help="Unlabelled images, a folder or an .npz: asked about first, or by several students alone; "
+            "token ids in an .npz."
+        ),
     ] = None,
     input_shape: Shape = None,
     input_range: Bounds = None,

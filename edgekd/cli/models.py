@@ -215,7 +215,8 @@ def _terms(
 def evaluate(
     subject: Subject = None,
     data: Annotated[
-        Path | None, typer.Option(help=".npz with images (uint8 or float32) and labels.", show_default=False)
+        Path | None,
+        typer.Option(help=".npz with images (uint8 or float32), or tokens, and labels.", show_default=False),
     ] = None,
     teacher: TeacherFile = None,
     input_range: Bounds = None,

@@ -15,13 +15,14 @@ import torch
 from safetensors import SafetensorError
 from torch import Tensor, nn
 
-from edgekd.codes import Bound
+from edgekd.codes import Bound, vocabulary
 from edgekd.errors import BadRun, BadSetting, UnknownName
 from edgekd.networks.generators import Generator, RowGenerator
 from edgekd.networks.headers import Headers, MultiHeader
 from edgekd.networks.joined import Joined, Parts
 from edgekd.networks.latents import GaussianLatents, NoisyLatents
-from edgekd.networks.students import LeNet5, Mlp, MobileNetV3Small, ResNet
+from edgekd.networks.standardized import Standardized
+from edgekd.networks.students import LeNet5, Mlp, MobileNetV3Small, ResNet, TextCnn
 from edgekd.networks.unet import Grid, UNet
 from edgekd.user_code import working_directory_on_path
 
@@ -77,67 +78,13 @@ PIXEL_STUDENTS: dict[str, tuple[Callable[[Shape, int, float, Grid], nn.Module], 
 """Of every pixel of a grid."""
 TABLE_STUDENTS: dict[str, tuple[Factory, float]] = {"mlp": (_mlp, 1.0)}
 """Of a row of a table: an image of F channels and one pixel, `[F, 1, 1]`."""
+TEXT_STUDENTS: dict[str, tuple[Callable[[int, int, float], nn.Module], float]] = {"text-cnn": (TextCnn, 1.0)}
+"""Of a sequence of token ids; they are told how many ids there are, not how long sequences are."""
 
 
 def is_row(shape: Shape) -> bool:
     """Whether what is shaped so is a row of a table."""
     return shape[1:] == (1, 1)
-
-
-class Standardized(nn.Module):
-    """A student behind its own input standardization, so that it takes the very pixels the teacher takes.
-
-    Args:
-        network: what is shown standardized images `[N, C, H, W]`, or rows `[N, F]`.
-        mean, std: per channel.
-        rows: whether images are rows of a table, `[N, F, 1, 1]`; as a file takes them they are `[N, F]`.
-    """
-
-    def __init__(self, network: nn.Module, mean: Sequence[float], std: Sequence[float], *, rows: bool = False) -> None:
-        super().__init__()
-        self.network, self.rows = network, rows
-        self.register_buffer("pixel_mean", torch.tensor(list(mean)).reshape(1, -1, 1, 1))
-        self.register_buffer("pixel_scale", 1 / torch.tensor(list(std)).reshape(1, -1, 1, 1))
-
-    def forward(self, images: Tensor) -> Tensor:
-        """Logits of images `[N, C, H, W]` in the teacher's input range, as the network answers them."""
-        logits: Tensor = self.network(self.standardized(images))
-        return logits
-
-    @property
-    def header(self) -> int | None:
-        """Width of the features of each of its headers, if it has any."""
-        return self.network.features if isinstance(self.network, MultiHeader) else None
-
-    @property
-    def cut(self) -> tuple[tuple[tuple[int, ...], ...], Grid | None]:
-        """The chunks of a representation that its students answer, and the sides of that, if they are several."""
-        return (self.network.parts.chunks, self.network.parts.grid) if isinstance(self.network, Joined) else ((), None)
-
-    def answer(self, images: Tensor, *, apart: bool = False) -> Tensor:
-        """What an objective compares with the teachers' answers.
-
-        Logits; of a network with headers `[N, H, K + F]`, the logits of each and behind them its features; of students
-        side by side `[N, ...]`, the representation and behind it the logits, both flat.
-
-        Args:
-            images: `[N, C, H, W]` in the teacher's input range.
-            apart: see `joined.Joined.both`; others have nothing to keep apart.
-        """
-        if isinstance(self.network, Joined):
-            both = self.network.both(self.standardized(images), apart=apart)
-            return torch.cat([part.flatten(1) for part in both], dim=1)
-        if isinstance(self.network, MultiHeader):
-            return torch.cat(self.network.each(self.standardized(images)), dim=2)
-        logits: Tensor = self(images)
-        return logits
-
-    def standardized(self, images: Tensor) -> Tensor:
-        """What the network itself is shown."""
-        if self.rows:
-            images, mean, scale = images.flatten(1), self.get_buffer("pixel_mean"), self.get_buffer("pixel_scale")
-            return (images - mean.flatten()) * scale.flatten()
-        return (images - self.get_buffer("pixel_mean")) * self.get_buffer("pixel_scale")
 
 
 def parameters(network: nn.Module) -> int:
@@ -154,31 +101,33 @@ def choose_student(
     grid: Grid | None = None,
     headers: Headers | None = None,
     parts: Parts | None = None,
+    ids: int | None = None,
 ) -> tuple[str, float]:
     """Resolve `auto` and a missing width.
 
     `auto` takes `cnn-small`, or `resnet18` where a quarter of the teacher is more than a million parameters, or `unet`
-    where pixels are answered, or `mlp` for rows of a table, at the largest width whose parameters are at most a quarter
-    of the teacher's (1 % over is let pass). Students side by side are all of one kind, and all together a twentieth.
+    where pixels are answered, or `mlp` for rows of a table, `text-cnn` for token ids, at the largest width whose
+    parameters are at most a quarter of the teacher's (1 % over is let pass). Students side by side are all of one kind,
+    and all together a twentieth.
 
     Args:
         name, width: as the user gave them.
         shape, classes: the teacher's input and K.
         teacher: the teacher's parameter count; without one there is nothing to take a quarter of.
         grid: the h, w of its answer per pixel, if it is one.
-        headers, parts: as in `build_student`; they count.
+        headers, parts, ids: as in `build_student`; they count.
 
     Raises:
         UnknownName: no student of that name.
     """
     goal = (QUARTER if parts is None else TWENTIETH) * (teacher or 0) * 1.01
     found = "unet" if grid else "mlp" if is_row(shape) else "resnet18" if goal > 1e6 else "cnn-small"
-    chosen = name if name != "auto" else found
+    chosen = name if name != "auto" else found if ids is None else "text-cnn"
     if width is not None or name != "auto" or not teacher:
-        own = {**STUDENTS, **PIXEL_STUDENTS, **TABLE_STUDENTS}.get(chosen, (None, 1.0))[1]
+        own = {**STUDENTS, **PIXEL_STUDENTS, **TABLE_STUDENTS, **TEXT_STUDENTS}.get(chosen, (None, 1.0))[1]
         return chosen, width if width is not None else own
     widths = [eighths / 64 for eighths in range(4, 257)]
-    size = partial(_size, chosen, shape=shape, classes=classes, grid=grid, headers=headers, parts=parts)
+    size = partial(_size, chosen, shape=shape, classes=classes, grid=grid, headers=headers, parts=parts, ids=ids)
     return chosen, widths[max(0, bisect_right(widths, goal, key=size) - 1)]  # wider is never smaller
 
 
@@ -190,37 +139,45 @@ def _size(
     grid: Grid | None,
     headers: Headers | None,
     parts: Parts | None,
+    ids: int | None,
 ) -> int:
     """Parameters of a student that is not built."""
     with torch.device("meta"):
-        return parameters(build_student(name, width, shape, classes, grid, headers, parts))
+        return parameters(build_student(name, width, shape, classes, grid, headers, parts, ids))
 
 
-def _known_student(name: str, shape: Shape, classes: int, width: float, grid: Grid | None) -> nn.Module:
+def _known_student(
+    name: str, shape: Shape, classes: int, width: float, grid: Grid | None, ids: int | None
+) -> nn.Module:
     """A student of a name in one of the tables.
 
     Raises:
         UnknownName: no student of that name.
-        BadSetting: it answers for the image and the teacher for its pixels, or the other way round, or it is for images
-            and the teacher for rows of a table, or the other way round.
+        BadSetting: it answers for the image and the teacher for its pixels, or the other way round, or it takes
+            something else than the teacher: images, rows of a table, token ids.
     """
-    whole = TABLE_STUDENTS if is_row(shape) else STUDENTS
+    kind = "token ids" if ids is not None else "rows of a table" if is_row(shape) else "images"
+    whole = TAKEN[kind]
+    if grid is None and name in TEXT_STUDENTS and ids is not None:
+        return TEXT_STUDENTS[name][0](ids, classes, width)
     if grid is None and name in whole:
-        return whole[name][0](shape, classes, width)
+        return {**STUDENTS, **TABLE_STUDENTS}[name][0](shape, classes, width)
     if grid is not None and name in PIXEL_STUDENTS:
         return PIXEL_STUDENTS[name][0](shape, classes, width, grid)
     known = ["auto", *(PIXEL_STUDENTS if grid else whole), "module:factory"]
     require_student(name, known)
-    if grid is None and name in {**STUDENTS, **TABLE_STUDENTS}:
-        takes = ("images", "rows of a table")
-        what = f"it takes {takes[not is_row(shape)]}, the teacher {takes[is_row(shape)]}"
+    takes = next((one for one, names in TAKEN.items() if name in names), kind)
+    if grid is None and takes != kind:
+        what = f"it takes {takes}, the teacher {kind}"
         raise BadSetting(what, where=f"student {name}", allowed=", ".join(known))
     answers = ("for the image as a whole", "for every pixel")
     what = f"it answers {answers[not grid]}, the teacher {answers[bool(grid)]}"
     raise BadSetting(what, where=f"student {name}", allowed=", ".join(known))
 
 
-NAMES = (*STUDENTS, *PIXEL_STUDENTS, *TABLE_STUDENTS)
+TAKEN = {"images": tuple(STUDENTS), "rows of a table": tuple(TABLE_STUDENTS), "token ids": tuple(TEXT_STUDENTS)}
+"""What students of the image as a whole take, and their names."""
+NAMES = (*STUDENTS, *PIXEL_STUDENTS, *TABLE_STUDENTS, *TEXT_STUDENTS)
 
 
 def require_student(name: str, known: Sequence[str] = ("auto", *NAMES, "module:factory")) -> None:
@@ -246,6 +203,7 @@ def build_student(
     grid: Grid | None = None,
     headers: Headers | None = None,
     parts: Parts | None = None,
+    ids: int | None = None,
 ) -> nn.Module:
     """A student with fresh weights: a known name, or `module:factory` called as `factory(shape, classes, width)`.
 
@@ -257,21 +215,23 @@ def build_student(
         grid: the h, w of its answer per pixel, if it is one.
         headers: what it is the trunk of, if anything; a network of one's own then needs `headers.Trunk.stages`.
         parts: what several of it side by side answer, if there are several.
+        ids: how many token ids there are, if it takes those; a factory is then given `(T, ids, 1)` for its shape.
 
     Raises:
         UnknownName: no student of that name.
-        BadSetting: it is not one for such answers, or cannot have headers; the factory cannot be imported, or does not
-            return a module.
+        BadSetting: it is not one for such a teacher, or cannot have headers; the factory cannot be imported, or does
+            not return a module.
     """
     if parts is not None:
-        return Joined(lambda length: build_student(name, width, shape, length, parts.grid), parts, classes, grid)
+        one = partial(build_student, name, width, shape, grid=parts.grid, ids=ids)
+        return Joined(lambda length: one(classes=length), parts, classes, grid)
     if headers is not None and grid is not None:
         what, allowed = "headers answer for the image as a whole, the teacher for every pixel", "teachers of images"
         raise BadSetting(what, where=f"student {name}", allowed=allowed)
     if is_factory(name):
-        network = _own_student(name, width, shape, classes)
+        network = _own_student(name, width, shape if ids is None else (shape[0], ids, 1), classes)
     else:
-        network = _known_student(name, shape, classes, width, grid)
+        network = _known_student(name, shape, classes, width, grid, ids)
     return network if headers is None else MultiHeader(network, shape, classes, headers)
 
 
@@ -308,7 +268,10 @@ def student_of(record: Mapping[str, Any]) -> Standardized:
     headers = Headers(**student["headers"]) if student.get("headers") else None
     parts = parts_of(student["parts"]) if student.get("parts") else None
     pixels = (grid[0], grid[1]) if grid else None
-    network = build_student(student["name"], student["width"], shape, teacher["classes"], pixels, headers, parts)
+    ids = vocabulary(teacher["layout"], teacher["high"])
+    network = build_student(student["name"], student["width"], shape, teacher["classes"], pixels, headers, parts, ids)
+    if ids is not None:
+        return Standardized(network, [0.0], [1.0], ids=True)
     return Standardized(network, *standardization(teacher), rows=is_row(shape))
 
 
@@ -407,7 +370,7 @@ class Part(nn.Module):
         super().__init__()
         network = student.network
         assert isinstance(network, Joined), "others have no parts"
-        self.part = Standardized(network.students[place], [0.0], [1.0], rows=student.rows)
+        self.part = Standardized(network.students[place], [0.0], [1.0], rows=student.rows, ids=student.ids)
         self.part.pixel_mean, self.part.pixel_scale = (
             student.get_buffer("pixel_mean"),
             student.get_buffer("pixel_scale"),

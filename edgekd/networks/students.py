@@ -1,4 +1,4 @@
-"""Student architectures: standardized images `[N, C, H, W]` to logits `[N, K]`, each with a width.
+"""Student architectures: standardized images `[N, C, H, W]`, or token ids, to logits `[N, K]`, each with a width.
 
 It holds no pretrained weights and does not try to be a model zoo: `module:factory` brings any other network. Each can
 also be the trunk of `headers.MultiHeader`: `stages`, `tail` and `drop_tail` are what that asks for.
@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from itertools import accumulate
 
+import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
@@ -76,6 +77,27 @@ class Mlp(nn.Module):
         """Logits `[N, K]` of rows `[N, F]`."""
         out = functional.relu(self.second(functional.relu(self.first(rows))))
         logits: Tensor = self.classifier(functional.relu(self.third(out)))
+        return logits
+
+
+class TextCnn(nn.Module):
+    """A convolution over embedded tokens and its greatest value over time (Kim, 2014, arXiv 1408.5882).
+
+    One width of filter instead of three, and beside each greatest value the mean: so small an embedding has to count
+    words too. `width` scales the embedding's 32 numbers and the convolution's 64 channels.
+    """
+
+    def __init__(self, vocabulary: int, classes: int, width: float = 1.0) -> None:
+        super().__init__()
+        numbers, channels = scaled(32, width), scaled(64, width, 8)
+        self.embedding = nn.Embedding(vocabulary, numbers)
+        self.filters = nn.Conv1d(numbers, channels, 3, padding=1)
+        self.classifier = nn.Linear(2 * channels, classes)
+
+    def forward(self, ids: Tensor) -> Tensor:
+        """Logits `[N, K]` of ids `[N, T]`, each below the vocabulary."""
+        found = functional.relu(self.filters(self.embedding(ids).transpose(1, 2)))
+        logits: Tensor = self.classifier(torch.cat([found.amax(dim=2), found.mean(dim=2)], dim=1))
         return logits
 
 

@@ -76,7 +76,8 @@ def export_model(
     graph = checked(model, target.model)
     low, high, task, layout = _reading(model)
     low, high = bounds or (low, high)
-    pool = _pool(graph, generator, terms, recipe, low, high, task)
+    real = real_samples(terms.real, low, high, layout) if terms.real is not None else None
+    pool = _pool(graph, generator, terms, recipe, real, task)
     order = Order(
         target,
         precision,
@@ -130,15 +131,13 @@ def _pool(
     run: RunFolder | None,
     terms: Terms,
     recipe: CalibrationRecipe,
-    low: float,
-    high: float,
+    real: Stored | None,
     task: Task,
 ) -> _Pool:
-    if run is None and terms.real is None:
+    if run is None and real is None:
         hint = "give --generator RUN, whose generator makes samples, or --samples FILE.npz"
         raise BadSetting("no samples to calibrate on or to compare with", where="edgekd export", hint=hint)
     entry = onnx_file.real_inputs(graph)[0]
-    real = real_samples(terms.real, low, high) if terms.real is not None else None
     if run is None:
         assert real is not None
         return _of_real(real, entry, recipe.samples)

@@ -12,7 +12,7 @@ from onnx import ModelProto, TensorProto
 
 from edgekd import onnx_file
 from edgekd.errors import EdgekdError
-from edgekd.inference import typed
+from edgekd.inference import fed_type, typed
 from edgekd.quantize.histogram import Histogram
 from edgekd.quantize.samples import Source, batches
 
@@ -75,7 +75,7 @@ def runs(model: ModelProto, source: Source, names: Iterable[str]) -> Iterator[di
     inner = [name for name in names if name != entry.name]
     session = _session(model, inner)
     fixed = (onnx_file.dimensions(entry) or [None])[0]
-    size, dtype = fixed or 1, "uint8" if entry.type.tensor_type.elem_type == TensorProto.UINT8 else "float32"
+    size, dtype = fixed or 1, fed_type(session)
     for part in _growing(source, size, fixed is None, session, inner, entry.name):
         feed = typed(part, dtype)
         yield dict(zip(inner, session.run(inner, {entry.name: feed}), strict=True)) | {entry.name: feed}
@@ -86,9 +86,8 @@ def _growing(
 ) -> Iterator[Floats]:
     """Batches of the fixed size; of a free one as many samples as keep all activations within their share of memory."""
     if free:
-        dtype = "uint8" if "uint8" in session.get_inputs()[0].type else "float32"
-        first = next(batches(source, 1))
-        held = sum(value.nbytes for value in session.run(names, {entry: typed(first, dtype)}))
+        first = typed(next(batches(source, 1)), fed_type(session))
+        held = sum(value.nbytes for value in session.run(names, {entry: first}))
         size = max(1, min(_BATCH, _BATCH_BYTES // max(1, held)))
     return batches(source, size, whole=not free)
 

@@ -31,6 +31,7 @@ QUANTIZED = frozenset(
     }
 )
 """Types of nodes that only a quantized model has, besides those that begin with QLinear."""
+_ENTRIES = (TensorProto.FLOAT, TensorProto.UINT8, TensorProto.INT64, TensorProto.INT32)
 _PER_CHANNEL_OPSET = 13  # QuantizeLinear has no axis before
 
 
@@ -38,17 +39,18 @@ def checked(path: Path, limits: ModelLimits) -> ModelProto:
     """A float model that may be quantized, or brought to half precision, for a target.
 
     Raises:
-        BadModel: not a valid ONNX file, quantized already, with nothing to quantize, not of one float32 or uint8 input,
-            too large for one message, or of an opset above the target's ceiling.
+        BadModel: not a valid ONNX file, quantized already, with nothing to quantize, not of one image or sequence of
+            ids, too large for one message, or of an opset above the target's ceiling.
     """
     model = onnx_file.load(path)
     require_float(model, path)
     if model.ByteSize() > onnx_file.MAXIMUM_BYTES:
         raise BadModel("with its external data larger than 2 GiB, which edgekd cannot quantize", where=path)
     entries = onnx_file.real_inputs(model)
-    if len(entries) != 1 or entries[0].type.tensor_type.elem_type not in (TensorProto.FLOAT, TensorProto.UINT8):
+    if len(entries) != 1 or entries[0].type.tensor_type.elem_type not in _ENTRIES:
         names = ", ".join(entry.name for entry in entries) or "none"
-        raise BadModel(f"its inputs are {names}", where=path, allowed="one float32 or uint8 input")
+        allowed = "one input, a float32 or uint8 image or int64 or int32 token ids"
+        raise BadModel(f"its inputs are {names}", where=path, allowed=allowed)
     if onnx_file.opset(model) > limits.highest_opset:
         what = f"opset {onnx_file.opset(model)} is above the target's"
         hint = "export it again with a lower opset, or choose another --target"

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 from onnx import ModelProto
 
-from edgekd.codes import Bound
+from edgekd.codes import Bound, Codes, stored_as
 from edgekd.errors import BadRun
 from edgekd.inference import scores_name
 from edgekd.quantize.observation import runs
@@ -48,7 +48,7 @@ def calibration_images(
     if learned_alone(record):
         return _evenly_of(_kept_samples(run, record)[0], count, classify)
     wanted = round(count * settings.get("recipe", {}).get("prior_share", 0.0))
-    codes = run.procedural((teacher["channels"], teacher["height"], teacher["width"]))[:wanted]
+    codes = _procedural(run, teacher)[:wanted]
     left = count - len(codes)
     generated = Generated(run.generator_onnx, left, settings["seed"])
     if classify is not None:
@@ -93,12 +93,17 @@ def classifier(model: ModelProto, fit: Callable[[Source], Source]) -> Callable[[
 def _kept_samples(run: RunFolder, record: dict[str, Any]) -> tuple[Stored, Stored]:
     """The real samples that a run kept: those to calibrate on, and those to judge by."""
     teacher = record["teacher"]
-    codes = run.procedural((teacher["channels"], teacher["height"], teacher["width"]))
+    codes = _procedural(run, teacher)
     if not len(codes):
         what = "it was interrupted before it kept samples to calibrate on"
         raise BadRun(what, where=run.path, hint="go on with --resume, or export without --int8")
     whole = Stored(codes, teacher["low"], teacher["high"])
     return cut(whole, len(codes) - min(JUDGED, len(codes) // 4))
+
+
+def _procedural(run: RunFolder, teacher: dict[str, Any]) -> Codes:
+    shape = (teacher["channels"], teacher["height"], teacher["width"])
+    return run.procedural(shape, kind=stored_as(teacher["layout"]))
 
 
 def _evenly_of(stored: Stored, count: int, classify: Callable[[Source], Labels] | None) -> Stored:
@@ -131,5 +136,5 @@ def with_real(
         low, high: where uint8 0 and 255 go.
         layout: as they are fed.
     """
-    own, rest = cut(real_samples(real, low, high), taken)
+    own, rest = cut(real_samples(real, low, high, layout), taken)
     return Joined([as_fed(own, layout), generated]), as_fed(rest if len(rest) else own, layout)

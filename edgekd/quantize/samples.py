@@ -17,11 +17,11 @@ from numpy.typing import NDArray
 from onnx import ValueInfoProto
 
 from edgekd import onnx_file
-from edgekd.codes import Bound, from_codes
+from edgekd.codes import Bound, from_codes, vocabulary
 from edgekd.errors import BadData, BadModel, EdgekdError
-from edgekd.inference import Floats, open_session
+from edgekd.inference import ROWS, Floats, open_session
 from edgekd.onnx_file import first_line
-from edgekd.samples import read_arrays, require_kind
+from edgekd.samples import read_arrays, read_tokens, require_kind
 
 _PART = 64
 _KEYS = "an .npz with images, uint8 or float32, [N, ...] as the model takes them; uint8 is brought into its range"
@@ -42,7 +42,7 @@ class Stored:
     """Images in memory.
 
     Attributes:
-        images: float32 as they are fed, or uint8 codes.
+        images: float32 as they are fed, or codes.
         low, high: where codes 0 and 255 go.
     """
 
@@ -56,7 +56,7 @@ class Stored:
     def parts(self) -> Iterator[Floats]:
         for start in range(0, len(self.images), _PART):
             part = self.images[start : start + _PART]
-            yield from_codes(part, self.low, self.high) if part.dtype == np.uint8 else part
+            yield part if part.dtype == np.float32 else from_codes(part, self.low, self.high)
 
 
 class Generated:
@@ -148,7 +148,7 @@ class Arranged:
 
 def as_fed(source: Source, layout: str) -> Source:
     """A source `[n, C, H, W]` as a file of that layout takes it."""
-    if layout == "NF":
+    if layout in ROWS:
         return Arranged(source, None)
     return Arranged(source, (0, 2, 3, 1)) if layout == "NHWC" else source
 
@@ -224,16 +224,19 @@ def generator_samples(generator_onnx: Path, count: int, seed: int) -> Floats:
     return np.concatenate(list(Generated(generator_onnx, count, seed).parts()))
 
 
-def real_samples(path: Path, low: Bound, high: Bound) -> Stored:
-    """Images that a user has: `images` of an `.npz`; labels, if it holds any, are not read.
+def real_samples(path: Path, low: Bound, high: Bound, layout: str = "NCHW") -> Stored:
+    """Images that a user has: `images` of an `.npz`, or `tokens`; labels, if it holds any, are not read.
 
     Args:
         path: the file.
-        low, high: where uint8 0 and 255 go.
+        low, high: where uint8 0 and 255 go, or the first and the last token id.
+        layout: of the model's axes.
 
     Raises:
         BadData: no such file, no images in it, of another type, or holding NaN or infinity; never unpickled.
     """
+    if (ids := vocabulary(layout, high)) is not None:
+        return Stored(read_tokens(Path(path), None, ids)[0], low, high)
     images = read_arrays(Path(path), ("images",), _KEYS)["images"]
     require_kind(images, path)
     if images.ndim < 2 or not images.size:

@@ -86,8 +86,8 @@ def quantized(
     """Write the INT8 version of a float model.
 
     Args:
-        float_model: a model with one float32 or uint8 input; the opset is kept, the IR version where the target reads
-            it.
+        float_model: a model of one image or sequence of token ids; the opset is kept, the IR version where the target
+            reads it.
         out: the file to write, whole or not at all.
         samples: float32 `[N, ...]`, as the model's input wants them, to calibrate on.
         quantization: the target's flavour.

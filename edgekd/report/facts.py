@@ -147,7 +147,7 @@ class Facts:
         except EdgekdError as error:
             self.missing.append(Missing("samples/held_out.npz", str(error)))
             return None
-        fits = held.codes.ndim == 4 and held.codes.dtype == np.uint8 and len(held.codes) == len(held.logits)
+        fits = held.codes.ndim == 4 and held.codes.dtype.kind in "iu" and len(held.codes) == len(held.logits)
         if not fits:
             self.missing.append(Missing("samples/held_out.npz", "images and answers do not fit each other"))
         return held if fits and len(held.codes) else None

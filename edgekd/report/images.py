@@ -7,10 +7,11 @@ from numpy.typing import NDArray
 from onnx import ModelProto, numpy_helper
 
 from edgekd import onnx_file, units
+from edgekd.codes import Codes
 from edgekd.report.charts import bar
 from edgekd.report.facts import STUDENTS, Facts, deep, number, part
 from edgekd.report.models import KIND, TITLES
-from edgekd.report.pictures import Pixels, embedded, filters, listed, mean_image, strip
+from edgekd.report.pictures import embedded, filters, listed, mean_image, strip
 from edgekd.run_folder import learned_alone
 from edgekd.tags import Cells, Child, Node, folded, named, table, tag
 
@@ -53,11 +54,13 @@ def _on_the_way(facts: Facts) -> list[Node]:
     return [tag("figure", embedded(content, alt), tag("figcaption", f"{alt}; the newest on the left."))]
 
 
-def _pictures(own: Pixels, name: str, side: int, kind: str) -> tuple[Child, Child]:
+def _pictures(own: Codes, name: str, side: int, kind: str) -> tuple[Child, Child]:
     if not len(own):
         return "none", "none was generated" if kind == "generated" else "none"
     if own.shape[2:] == (1, 1):
-        return "", "rows of a table, which are no pictures"
+        what = "rows of a table" if own.dtype == np.uint8 else "token ids"
+        return "", f"{what}, which are no pictures"
+    own = own.astype(np.uint8, copy=False)
     mean = strip(mean_image(own), f"Mean of {len(own)} {kind} images of {name}", columns=1, side=44, at_most=side)
     newest = own[-EACH:][::-1]
     alt = f"{len(newest)} {kind} images that the teacher calls {name}"

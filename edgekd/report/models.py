@@ -157,6 +157,7 @@ _FIGURES: dict[str, Tell] = {
     "load": _measured(units.write_time, "load_ms"),
     "peak memory": _measured(units.write_size, "memory_bytes", "peak"),
     "accuracy [95 %]": _accuracy,
+    "F1": lambda _, row: (_plain(units.write_share, number(row.evaluated, "f1"))[0], None),
     "mean IoU": lambda _, row: (_plain(units.write_share, number(row.evaluated, "mean_iou"))[0], None),
     "agreement with the teacher": _real_agreement,
     "agreement, generated images [95 %]": _agreement,

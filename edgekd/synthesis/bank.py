@@ -1,7 +1,8 @@
 """The replay bank: generated images as bytes, each with what is kept of the teachers' answers, asked once.
 
-It keeps the newest images and forgets the oldest. It does not weigh or select. Several processes may share one: each
-then holds a part of it, all of them add and look up the same at the same time, and its checkpoint is that of one.
+Token ids are kept as they are. It keeps the newest images and forgets the oldest. It does not weigh or select. Several
+processes may share one: each then holds a part of it, all of them add and look up the same at the same time, and its
+checkpoint is that of one.
 """
 
 from __future__ import annotations
@@ -11,7 +12,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from edgekd.codes import Bound
+from edgekd.codes import Bound, CodeType
 from edgekd.distributed import ALONE, Ranks
 from edgekd.teachers.codes import from_codes, to_codes
 
@@ -27,12 +28,22 @@ class Bank:
         kept: sizes of the target of one image, which its objective makes of the answers: `(K,)` for logits, say.
         low, high: range of image values.
         ranks: the processes that share it: image i lies with process i modulo their number.
+        kind: type of the codes that images are kept as.
     """
 
-    def __init__(self, capacity: int, shape: Sizes, kept: Sizes, low: Bound, high: Bound, ranks: Ranks = ALONE) -> None:
-        self.capacity, self.low, self.high, self.ranks = capacity, low, high, ranks
+    def __init__(
+        self,
+        capacity: int,
+        shape: Sizes,
+        kept: Sizes,
+        low: Bound,
+        high: Bound,
+        ranks: Ranks = ALONE,
+        kind: CodeType = "uint8",
+    ) -> None:
+        self.capacity, self.low, self.high, self.ranks, self.kind = capacity, low, high, ranks, kind
         rows = -(-capacity // ranks.size)
-        self.codes = torch.zeros((rows, *shape), dtype=torch.uint8)
+        self.codes = torch.zeros((rows, *shape), dtype=getattr(torch, kind))
         self.targets = torch.zeros((rows, *kept))
         self.written = 0
 
@@ -44,7 +55,7 @@ class Bank:
         places = (self.written + torch.arange(len(images))) % self.capacity
         mine = self.ranks.mine(places)
         rows = places[mine] // self.ranks.size
-        self.codes[rows] = to_codes(images[mine], self.low, self.high)
+        self.codes[rows] = to_codes(images[mine], self.low, self.high, self.kind)
         self.targets[rows] = targets[mine].detach().float()
         self.written += len(images)
 

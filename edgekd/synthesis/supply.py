@@ -32,7 +32,7 @@ class Supply:
     Args:
         bank: of those asked about, the parents of those to come.
         scores: targets to the log-probability of each option, `[N, O]`.
-        own: uint8 codes `[N, C, H, W]` of the user's own images, or None.
+        own: codes `[N, C, H, W]` of the user's own images, or None.
 
     Attributes:
         own: how many images of the user's own there are.
@@ -42,7 +42,7 @@ class Supply:
     def __init__(self, bank: Bank, scores: Callable[[Tensor], Tensor], own: Tensor | None) -> None:
         self.bank, self._scores, self.used = bank, scores, 0
         self._children = rows.children if bank.codes.shape[2:].numel() == 1 else evolution.children
-        self._own = torch.empty(0, *bank.codes.shape[1:], dtype=torch.uint8) if own is None else own
+        self._own = torch.empty(0, *bank.codes.shape[1:], dtype=bank.codes.dtype) if own is None else own
         self.own = len(self._own)
 
     def first(self, count: int) -> Tensor:

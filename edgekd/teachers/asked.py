@@ -2,7 +2,7 @@
 
 The answers come through the ledger, so that each is counted, kept and paid for once. Images are rounded to 8 bits
 before they are asked about, which all images in edgekd are anyway: the question is then its bytes, the same whether it
-comes fresh from a generator or back from a bank.
+comes fresh from a generator or back from a bank. Token ids are rounded to whole ones.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
+from edgekd.codes import stored_as
 from edgekd.teachers import Answer, Signal
 from edgekd.teachers.codes import to_codes
 from edgekd.teachers.estimate import Directions, estimated
@@ -47,7 +48,7 @@ class AskedTeacher:
         return self.ledger.new(self.source, self._codes(images))
 
     def _codes(self, images: Tensor) -> Codes:
-        codes = to_codes(images.detach().float(), self.spec.low, self.spec.high)
+        codes = to_codes(images.detach().float(), self.spec.low, self.spec.high, stored_as(self.spec.layout))
         return codes.cpu().contiguous().numpy()
 
     def _ask(self, images: Tensor) -> Tensor:

@@ -1,4 +1,7 @@
-"""Images as bytes: what the bank stores, what the ledger knows a question by, and so what every teacher is shown."""
+"""Images as bytes: what the bank stores, what the ledger knows a question by, and so what every teacher is shown.
+
+Token ids are stored as they are, see `edgekd.codes`.
+"""
 
 from __future__ import annotations
 
@@ -7,18 +10,22 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from edgekd.codes import Bound
+from edgekd.codes import Bound, CodeType
 
 
-def to_codes(images: Tensor, low: Bound, high: Bound) -> Tensor:
-    """uint8 codes of images `[N, C, H, W]` in [low, high]: 0 is low, 255 is high."""
+def to_codes(images: Tensor, low: Bound, high: Bound, kind: CodeType = "uint8") -> Tensor:
+    """Codes of images `[N, C, H, W]` in [low, high]: of uint8 0 is low, 255 is high; ids are rounded to whole ones."""
     start, end = spread(low, images), spread(high, images)
+    if kind == "int32":
+        return images.round().clamp(start, end).to(torch.int32)
     codes: Tensor = ((images - start) * (255 / (end - start))).round().clamp(0, 255).to(torch.uint8)
     return codes
 
 
 def from_codes(codes: Tensor, low: Bound, high: Bound) -> Tensor:
-    """float32 images of uint8 codes: the inverse of `to_codes`, exact on its results."""
+    """float32 images of codes: the inverse of `to_codes`, exact on its results."""
+    if codes.dtype != torch.uint8:
+        return codes.float()
     start, end = spread(low, codes), spread(high, codes)
     images: Tensor = start + codes.float() * ((end - start) / 255)
     return images
@@ -40,6 +47,6 @@ def within(shares: Tensor, low: Bound, high: Bound) -> Tensor:
     return images
 
 
-def rounded(images: Tensor, low: Bound, high: Bound) -> Tensor:
+def rounded(images: Tensor, low: Bound, high: Bound, kind: CodeType = "uint8") -> Tensor:
     """Images on the grid of `to_codes`, gradient straight through: the teacher then sees what the bank stores."""
-    return images + (from_codes(to_codes(images.detach(), low, high), low, high) - images).detach()
+    return images + (from_codes(to_codes(images.detach(), low, high, kind), low, high) - images).detach()

@@ -1,6 +1,7 @@
 """A teacher whose ONNX graph runs as a differentiable torch module.
 
 It answers logits, features and the statistics of its layers, with exact gradients to the images. It never trains.
+Token ids have no gradient: of those it answers logits and features.
 """
 
 from __future__ import annotations
@@ -41,9 +42,10 @@ class GraphTeacher(nn.Module):
         super().__init__()
         self.spec, self.order = spec, None
         model = load(spec.path)
-        nodes = normalization_nodes(model)
+        self._ids = spec.vocabulary is not None
+        nodes = [] if self._ids else normalization_nodes(model)  # what has no gradient is not held to statistics
         features = [spec.features_name] if spec.features_name else []
-        points = [node.input[0] for node in nodes] or spec.folded_points
+        points = [node.input[0] for node in nodes] or (() if self._ids else spec.folded_points)
         self._channels = [1] * len(nodes) or channel_axes(model, points)
         wanted = [spec.logits_name, *features, *points]
         sides = fed_shape((spec.channels, spec.height, spec.width), spec.layout)
@@ -59,10 +61,11 @@ class GraphTeacher(nn.Module):
             for name, place in (("mean", 3), ("variance", 4)):
                 value = numpy_helper.to_array(fixed[node.input[place]])
                 self.register_buffer(f"running_{name}_{index}", torch.tensor(value, dtype=torch.float32))
-        self.signals = frozenset({Signal.LABELS, Signal.SCORES, Signal.GRADIENT})
+        self.signals = frozenset({Signal.LABELS, Signal.SCORES})
+        self.signals |= set() if self._ids else {Signal.GRADIENT}
         self.signals |= {Signal.FEATURES} if features else set()
         self.signals |= {Signal.STATISTICS} if nodes else set()
-        if spec.folded_points and not nodes:
+        if points and not nodes:
             self.signals |= {Signal.STATISTICS_PRIOR}
             with torch.no_grad():
                 shown = self(shades((spec.channels, spec.height, spec.width), spec.low, spec.high))
@@ -70,9 +73,10 @@ class GraphTeacher(nn.Module):
                 self.signals -= {Signal.STATISTICS_PRIOR}
 
     def forward(self, images: Tensor) -> Answer:
-        """Answer images `[N, C, H, W]` in the value range of the spec; a uint8 input is shown whole numbers."""
+        """Answer images `[N, C, H, W]` in the value range of the spec; inputs of integers are shown whole numbers."""
         if self.spec.dtype == "uint8":
             images = rounded(images, self.spec.low, self.spec.high)
+        images = images.to(getattr(torch, self.spec.dtype)) if self._ids else images
         fed = images.permute(0, 2, 3, 1) if self.spec.layout == "NHWC" else images
         logits, *others = self.module(fed.flatten(1) if self._row else fed)
         features = self._features(others.pop(0)) if self.spec.features_name else None

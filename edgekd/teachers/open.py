@@ -190,7 +190,8 @@ def _parameters(path: Path) -> int | None:
 
 def _graph(teacher: GraphTeacher, facts: dict[str, Any], path: Path) -> Opened:
     extras = {Signal.FEATURES: "features", Signal.STATISTICS: "batch-norm statistics"}
-    offered = ["exact gradients", *(word for signal, word in extras.items() if signal in teacher.signals)]
+    first = "exact gradients" if teacher.spec.vocabulary is None else "its graph, though ids have no gradient"
+    offered = [first, *(word for signal, word in extras.items() if signal in teacher.signals)]
     notes = described(teacher.spec), f"access gradient: {', '.join(offered)}"
     return Opened(teacher, _facts(teacher.spec, "gradient", facts), notes, path=path)
 
@@ -248,18 +249,22 @@ _COLUMNS: dict[Task, str] = {
 def described(spec: Interface) -> str:
     """What is taken for granted about a teacher, and where it was learned, so that a wrong guess is seen at once."""
     shape, columns = _told((spec.channels, spec.height, spec.width)), _COLUMNS[spec.task]
-    table = spec.layout == "NF"
-    taken = f"rows of {spec.channels} features (if they are pixels, say --input-shape C,H,W)" if table else shape
     low, high = extent(spec.low, spec.high)
+    rows = {
+        "NF": f"rows of {spec.channels} features (if they are pixels, say --input-shape C,H,W)",
+        "NT": f"sequences of {spec.channels} token ids",
+    }
+    numbers = "values" if spec.vocabulary is None else "ids"
     own = ", each feature in a range of its own" * (not isinstance(spec.low, float | int))
     who = "the graph tells" if isinstance(spec, TeacherSpec) else "it tells"
     told = {"graph": who, "flag": "you told", "default": "a guess: say --{} if it is wrong"}
     source = {name: told[value] for name, value in spec.sources.items()}
     facts = [
-        f"teacher: {taken}, {columns.format(spec.classes, _told(spec.grid or ()))}, ends in {spec.ending}",
+        f"teacher: {rows.get(spec.layout, shape)}, "
+        f"{columns.format(spec.classes, _told(spec.grid or ()))}, ends in {spec.ending}",
         f"task {spec.task} ({source['task'].format('task')})",
-        *([] if table else [f"layout {spec.layout} ({source['layout'].format('layout')})"]),
-        f"values in [{low:g}, {high:g}]{own} ({source['range'].format('input-range')})"
+        *([] if spec.layout in rows else [f"layout {spec.layout} ({source['layout'].format('layout')})"]),
+        f"{numbers} in [{low:g}, {high:g}]{own} ({source['range'].format('input-range')})"
         + f", {WHOLE}" * (spec.dtype == "uint8"),
     ]
     if spec.mean is not None and spec.std is not None:

@@ -13,13 +13,14 @@ from typing import Literal
 import numpy as np
 
 from edgekd import inference
-from edgekd.codes import Bound, Layout
+from edgekd.codes import MOST_IDS, Bound, Layout
 from edgekd.errors import BadModel, BadSetting
 from edgekd.tasks import Task
 from edgekd.teachers.wiring import Head
 
-Dtype = Literal["float32", "uint8"]
-"""Of an input: `uint8` takes whole numbers from 0 to 255."""
+Dtype = Literal["float32", "uint8", "int64", "int32"]
+"""Of an input: `uint8` takes whole numbers from 0 to 255, the others token ids."""
+OF_IDS: tuple[Dtype, ...] = ("int64", "int32")
 WHOLE = "as uint8; its students take the same numbers as float32"
 _SHAPE_HINT = "say it with --input-shape C,H,W"
 PIXEL = (1, 1)
@@ -96,15 +97,35 @@ def image_axes(
     return (dims[0], *inference.fed_shape(shape, stated.layout or "NCHW")), True
 
 
+def sequence_axes(name: str, dims: Sequence[int | None], stated: Stated, where: object) -> tuple[int | None, int]:
+    """The axes of an input of token ids `[N, T]`: batch, None where it is free, and length.
+
+    Raises:
+        BadModel: it leaves T free, and nobody says it.
+        BadSetting: a shape is stated that does not fit.
+    """
+    shape = stated.input_shape
+    if shape is not None and (shape[1:] != PIXEL or dims[1] not in (None, shape[0])):
+        allowed = f"T, the length of its sequences{f', {dims[1]}' if dims[1] else ''}"
+        raise BadSetting(f"input {name!r} takes token ids [N,T]", where="--input-shape", allowed=allowed)
+    length = dims[1] or (shape[0] if shape is not None else None)
+    if length is None:
+        hint = "say how many ids a sequence has with --input-shape T; shorter ones are padded as its tokenizer pads"
+        raise BadModel(f"input {name!r} leaves the length of its sequences free", where=where, hint=hint)
+    return dims[0], length
+
+
 def shown(dims: Sequence[int | None]) -> str:
     """Sizes for a message: `[?,1,28,28]`."""
     return "[" + ",".join("?" if size is None else str(size) for size in dims) + "]"
 
 
-def image_layout(stated: Layout | None, dims: Sequence[int | None], head: Head = NOTHING_DONE) -> tuple[Layout, str]:
-    """The order of axes of an input `[N, ?, ?, ?]` or `[N, F]`, and where it was learned."""
+def image_layout(
+    stated: Layout | None, dims: Sequence[int | None], head: Head = NOTHING_DONE, dtype: Dtype = "float32"
+) -> tuple[Layout, str]:
+    """The order of axes of an input `[N, ?, ?, ?]`, `[N, F]` or `[N, T]`, and where it was learned."""
     if len(dims) == 2:
-        return "NF", "graph"
+        return ("NT" if dtype in OF_IDS else "NF"), "graph"
     if stated is not None:
         return stated, "flag"
     if head.channels_first is not None:
@@ -184,6 +205,41 @@ def pixel_values(head: Head, channels: int, stated: Stated, dtype: Dtype = "floa
     if not low < high:
         raise BadSetting(f"{low:g},{high:g} is empty", where="--input-range", allowed="LOW,HIGH with LOW below HIGH")
     return PixelValues(low, high, mean, std, range_source, normalization_source)
+
+
+def id_values(stated: Stated, known: int | None, where: object) -> PixelValues:
+    """The range of token ids: those of the table they are looked up in, or fewer, as stated.
+
+    Args:
+        stated: its input range are the least and the largest id.
+        known: rows of the smallest such table, None where the graph shows none.
+        where: for messages.
+
+    Raises:
+        BadModel: there is no table, and nobody says how many ids there are; or more than float32 can tell apart.
+        BadSetting: what is stated is none of ids, or not in the table.
+    """
+    flags = {"--mean/--std": stated.mean or stated.std, "--bounds": stated.bounds, "--layout": stated.layout}
+    if said := [flag for flag, value in flags.items() if value is not None]:
+        raise BadSetting("its input is token ids", where=", ".join(said), allowed="without")
+    if stated.input_range is None:
+        if known is None:
+            hint = "say which ids it takes with --input-range 0,LAST"
+            raise BadModel("no table in it tells how many token ids there are", where=where, hint=hint)
+        low, high, source = 0, known - 1, "graph"
+    else:
+        low, high = (int(end) for end in stated.input_range)
+        source, most = "flag", (known or MOST_IDS) - 1
+        if (low, high) != tuple(stated.input_range) or low or not 0 < high <= most:
+            allowed = f"0,LAST with LAST up to {most}"
+            raise BadSetting(
+                f"{stated.input_range[0]:g},{stated.input_range[1]:g} are no ids of it",
+                where="--input-range",
+                allowed=allowed,
+            )
+    if not 1 <= high < MOST_IDS:
+        raise BadModel(f"it has {high + 1} token ids", where=where, allowed=f"2 to {MOST_IDS}")
+    return PixelValues(float(low), float(high), None, None, source, "default")
 
 
 def _each(stated: Stated, channels: int) -> tuple[Bound, Bound]:

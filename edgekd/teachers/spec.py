@@ -14,10 +14,22 @@ from numpy.typing import NDArray
 from onnx import ModelProto, NodeProto, TensorProto, ValueInfoProto
 
 from edgekd import inference, onnx_file
-from edgekd.codes import Bound, Layout
+from edgekd.codes import Bound, Layout, vocabulary
 from edgekd.errors import BadModel, CannotLoad
 from edgekd.tasks import NOTE, Task, settled
-from edgekd.teachers.pixels import Dtype, Stated, image_axes, image_layout, image_shape, pixel_values, shown
+from edgekd.teachers.pixels import (
+    OF_IDS,
+    Dtype,
+    PixelValues,
+    Stated,
+    id_values,
+    image_axes,
+    image_layout,
+    image_shape,
+    pixel_values,
+    sequence_axes,
+    shown,
+)
 from edgekd.teachers.points import folded_points
 from edgekd.teachers.wiring import Ending, Softmax, Wiring
 
@@ -32,8 +44,9 @@ class Interface:
         name: what the user called it: a path, a URL, a function. Holds no secret.
         sha256: what identifies it: of the file, of what a server tells about a model, of a function's source.
         input_name, channels, height, width, layout: its one input, `[N, C, H, W]`, `[N, H, W, C]`, or `[N, F]` of a
-            table: F channels of one pixel.
-        dtype: of its input. The images are float32 in all of edgekd; for `uint8` they are whole numbers, fed as such.
+            table or of T token ids: F or T channels of one pixel.
+        dtype: of its input. The images are float32 in all of edgekd; for `uint8` they are whole numbers, fed as such,
+            and for `int64` and `int32` token ids.
         batch: the fixed batch size, or None when it is free.
         output_name: the output that holds the scores.
         ending: what is applied to the logits last.
@@ -71,6 +84,11 @@ class Interface:
     def answer_shape(self) -> tuple[int, ...]:
         """Of the logits of one image, everywhere in edgekd: `(K,)` or `(K, h, w)`."""
         return (self.classes, *(self.grid or ()))
+
+    @property
+    def vocabulary(self) -> int | None:
+        """How many token ids there are, of an input of such."""
+        return vocabulary(self.layout, self.high)
 
 
 @dataclass(frozen=True)
@@ -110,18 +128,19 @@ def read_spec(
     Without any sign the layout is NCHW, the range is [0, 1] and the normalization is unknown.
 
     Args:
-        path: an ONNX classifier of images, or of rows of a table, with one float32 or uint8 input and one output,
-            beside which labels may come: `[N, K]`, or `[N, K, h, w]` (NHWC: `[N, h, w, K]`) for the class of every
-            pixel.
+        path: an ONNX classifier of images, of rows of a table, or of sequences of token ids, with one float32 or uint8
+            input, or one of int64 or int32 ids, and one output, beside which labels may come: `[N, K]`, or `[N, K, h,
+            w]` (NHWC: `[N, h, w, K]`) for the class of every pixel.
         input_shape: channels, height, width, for what the file leaves free; also for an input `[N, features]`.
-        input_range: lowest and highest value of the input; of a uint8 one no other than 0 and 255.
+        input_range: lowest and highest value of the input; of a uint8 one no other than 0 and 255, of token ids 0 and
+            the last.
         bounds: the same of every channel.
         mean, std: per channel or one for all, in the input's own range.
         layout: order of the input's axes.
         task: how the answers are read.
 
     Raises:
-        BadModel: not a classifier of one float32 or uint8 image.
+        BadModel: not a classifier of one float32 or uint8 image, or of token ids.
         BadSetting: what was stated does not fit the file.
         CannotLoad: the number of classes shows only by running the file, and ONNX Runtime cannot.
     """
@@ -130,13 +149,13 @@ def read_spec(
     model = onnx_file.load(path)
     wiring = Wiring(model)
     entry, dims, flat = _image_input(model, path, stated)
-    axes, layout_source = image_layout(layout, dims, wiring.head(entry.name, None))
+    dtype = _TYPES[entry.type.tensor_type.elem_type]
+    axes, layout_source = image_layout(layout, dims, wiring.head(entry.name, None), dtype)
     if flat and layout is None and len(dims) == 4:
         axes, layout_source = "NCHW", "default"
     channels, height, width = image_shape(dims, axes, input_shape, path)
     output = _score_output(model, path)
-    dtype = _TYPES[entry.type.tensor_type.elem_type]
-    values = pixel_values(wiring.head(entry.name, channels), channels, stated, dtype)
+    values = _values(wiring, entry.name, channels, stated, dtype, path)
     ending, logits_name = wiring.ending(output.name)
     shape = (channels * height * width,) if flat else inference.fed_shape((channels, height, width), axes)
     told = _answer_dims(path, output, entry.name, np.zeros((dims[0] or 1, *shape), dtype))
@@ -190,7 +209,12 @@ def statistics_points(model: ModelProto) -> tuple[str, ...]:
 # ---------------------------------------------------------------------------------------------------- the input
 
 
-_TYPES: dict[int, Dtype] = {TensorProto.FLOAT: "float32", TensorProto.UINT8: "uint8"}
+_TYPES: dict[int, Dtype] = {
+    TensorProto.FLOAT: "float32",
+    TensorProto.UINT8: "uint8",
+    TensorProto.INT64: "int64",
+    TensorProto.INT32: "int32",
+}
 
 
 def _image_input(model: ModelProto, path: Path, stated: Stated) -> tuple[ValueInfoProto, tuple[int | None, ...], bool]:
@@ -198,15 +222,30 @@ def _image_input(model: ModelProto, path: Path, stated: Stated) -> tuple[ValueIn
     entries = onnx_file.real_inputs(model)
     if len(entries) != 1:
         names = ", ".join(entry.name for entry in entries) or "none"
-        raise BadModel(f"{len(entries)} inputs ({names}), a teacher takes one image", where=path, allowed="one input")
+        ids = len(entries) > 1 and all(_TYPES.get(one.type.tensor_type.elem_type) in OF_IDS for one in entries)
+        hint = "export it with the token ids for its one input, masks and kinds computed from them" if ids else ""
+        what = f"{len(entries)} inputs ({names}), a teacher takes one image"
+        raise BadModel(what, where=path, allowed="one input", hint=hint)
     entry = entries[0]
     if entry.type.WhichOneof("value") != "tensor_type":
         raise BadModel(f"input {entry.name!r} is not a tensor", where=path, allowed="a float32 or uint8 image")
     kind = entry.type.tensor_type.elem_type
-    if kind not in _TYPES:
+    dims = onnx_file.dimensions(entry) or []
+    ids = _TYPES.get(kind) in OF_IDS
+    if kind not in _TYPES or (ids and len(dims) != 2):
         what, hint = f"input {entry.name!r} is {onnx_file.type_name(kind)}", "export it with a float32 input"
-        raise BadModel(what, where=path, allowed="float32 or uint8 images", hint=hint)
-    return entry, *image_axes(entry.name, onnx_file.dimensions(entry) or [], stated, path)
+        allowed = "float32 or uint8 images, int64 or int32 token ids [N,T]"
+        raise BadModel(what, where=path, allowed=allowed, hint=hint)
+    if ids:
+        return entry, sequence_axes(entry.name, dims, stated, path), True
+    return entry, *image_axes(entry.name, dims, stated, path)
+
+
+def _values(wiring: Wiring, entry: str, channels: int, stated: Stated, dtype: Dtype, path: Path) -> PixelValues:
+    """The range of the input and how it is normalized; of token ids how many there are."""
+    if dtype in OF_IDS:
+        return id_values(stated, wiring.vocabulary(entry), path)
+    return pixel_values(wiring.head(entry, channels), channels, stated, dtype)
 
 
 # --------------------------------------------------------------------------------------------------- the output

@@ -155,6 +155,27 @@ class Wiring:
         usable = value is not None and np.isfinite(value).all() and (node.op_type != "Div" or value.all())
         return value if usable else None
 
+    def vocabulary(self, entry: str) -> int | None:
+        """Rows of the smallest stored table in which the tensor `entry` is looked up; None where it is in none."""
+        waiting, found = [entry], list[int]()
+        while waiting:
+            name = waiting.pop()
+            for node in self.takers.get(name, []):
+                if node.op_type in _SAME_VALUES and node.input[0] == name:
+                    waiting.append(node.output[0])
+                elif node.op_type == "Gather" and node.input[1] == name and attribute(node, "axis", 0) == 0:
+                    found += [] if (rows := self._rows(node.input[0])) is None else [rows]
+        return min(found, default=None)
+
+    def _rows(self, table: str) -> int | None:
+        """Rows of a table that is stored, be it as integers; None where it is computed."""
+        while table not in self._fixed:
+            node = self.makers.get(table)
+            if node is None or node.op_type not in ("Identity", "Cast", "DequantizeLinear"):
+                return None
+            table = node.input[0]
+        return int(self._fixed[table].dims[0]) if self._fixed[table].dims else None
+
     def _dequantized(self, node: NodeProto) -> tuple[Floats, Floats] | None:
         """Scale and zero point of a DequantizeLinear, None unless they are one constant each."""
         given = [self.constant(name) if name else np.zeros(1) for name in (*node.input[1:], "")[:2]]

@@ -48,7 +48,8 @@ def test_a_file_that_is_no_teacher_is_described_with_the_reason(make_classifier:
     assert found.teacher is None
     assert found.inputs[0].type == "int32"
     assert found.problems == [
-        "input 'image' is int32; allowed: float32 or uint8 images; export it with a float32 input"
+        "input 'image' is int32; allowed: float32 or uint8 images, int64 or int32 token ids [N,T]; "
+        "export it with a float32 input"
     ]
     assert {access.possible for access in found.access.values()} == {False}
 

@@ -33,6 +33,30 @@ def test_255_is_a_class_where_there_are_so_many():
     assert Tally(np.array([[254, 0]]), np.array([[255, 255]]), 255, "segmentation").n == 0
 
 
+def test_f1_of_two_classes_is_that_of_the_second():
+    tally = Tally(np.array([[1], [1], [0], [0], [1]]), np.array([[1], [0], [1], [0], [1]]), 2, "classes")
+    assert tally.summary() == {
+        "accuracy": 3 / 5,
+        "f1": pytest.approx(2 * 2 / (2 * 2 + 1 + 1)),
+    }  # 2 found, 1 wrong, 1 missed
+    label = Tally(np.array([[1], [1], [0], [0], [1]]), np.array([[1], [0], [1], [0], [1]]), 2, "binary")
+    assert label.summary() == tally.summary()
+    assert Tally(np.zeros((3, 1), int), np.zeros((3, 1), int), 2, "binary").summary() == {"accuracy": 1.0, "f1": 0.0}
+
+
+def test_f1_of_more_classes_is_the_mean_of_those_that_are_anywhere():
+    tally = Tally(np.array([[0], [0], [1], [3]]), np.array([[0], [1], [1], [0]]), 5, "classes")
+    by_hand = [2 * 1 / (2 + 2), 2 * 1 / (1 + 2), 2 * 0 / (1 + 0)]  # of 0, of 1, of 3 which is only answered
+    assert tally.summary()["f1"] == pytest.approx(sum(by_hand) / 3)
+
+
+def test_f1_of_several_labels_is_their_mean():
+    found, labels = np.array([[1, 0, 0], [1, 1, 0], [0, 1, 0]]), np.array([[1, 1, 0], [0, 1, 0], [0, 1, 0]])
+    assert Tally(found, labels, 2, "multilabel").summary()["f1"] == pytest.approx(
+        (2 * 1 / (2 + 1) + 2 * 2 / (2 + 3)) / 2
+    )
+
+
 def test_answers_that_repeat_within_an_image_count_once():
     right = np.random.default_rng(0).random((40, 1)) < 0.7
     counted = np.ones(40, np.int64)

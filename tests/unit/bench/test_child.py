@@ -34,7 +34,7 @@ def test_how_long_it_samples(runs, seconds, cap, expected):
     ("dtype", "low", "high"),
     [
         *[("float32", -2, 3), ("float16", -2, 3), ("float64", -2, 3), ("uint8", 0, 255), ("int8", -128, 127)],
-        *[("int32", 0, 1), ("int64", 0, 1), ("bool", 0, 1)],
+        *[("int32", -2, 3), ("int64", -2, 3), ("bool", 0, 1)],
     ],
 )
 def test_random_inputs_fill_their_range(dtype, low, high):
