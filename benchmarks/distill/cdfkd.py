@@ -100,8 +100,8 @@ class Variant:
     alone: bool = False
 
 
-DIVERGENCE = ("distance=kl", "temperature=2", "prior_share=0.8", "adversary=0.2")
-"""What was found on training images for students of a few thousand parameters, which cannot follow every logit."""
+DIVERGENCE = ("distance=kl", "temperature=2", "features=0", "prior_share=0.8", "adversary=0.2")
+"""What was found on training images for students of so few parameters that they cannot follow every logit and feature."""
 VARIANTS = {
     "shared headers": Variant("cdfkd-mfs", "shared"),
     "plain headers": Variant("cdfkd-mfs", "plain"),
