@@ -101,7 +101,7 @@ class Variant:
 
 
 DIVERGENCE = ("distance=kl", "temperature=2", "features=0", "prior_share=0.8", "adversary=0.2")
-"""What was found on training images for students of so few parameters that they cannot follow every logit and feature."""
+"""What was found on training images for students so small that they cannot follow every logit and feature."""
 VARIANTS = {
     "shared headers": Variant("cdfkd-mfs", "shared"),
     "plain headers": Variant("cdfkd-mfs", "plain"),
