@@ -280,15 +280,57 @@ def test_one_student_learns_ids_too_by_whatever_is_answered(
     assert (own == theirs).mean() > max(np.bincount(theirs)) / len(theirs) + 0.05
 
 
+def test_without_samples_random_sequences_are_asked_about_and_bred(teacher: Path, run: RunFolder) -> None:
+    seen: list[Any] = []
+    learned = settings(
+        **{"method": "teacher-class", "students": 2, "steps": 200, "width": 0.25, "recipe": {"bank": 2048}}
+    )
+    distill(teacher, learned, run, watch=seen.append)
+    told = [one.message for one in seen if one.message]
+    assert "no samples: random sequences of ids are asked about, and bred by the answers" in told
+    assert run.record()["samples"] == {"count": 0, "sha256": None, "alone": True}
+    kept = torch.load(run.checkpoint_file, weights_only=True)["parts"]["bank"]
+    asked = kept["codes"].flatten(1).numpy()
+    assert (asked.dtype, asked.shape, kept["written"]) == (np.int32, (2048, LENGTH), 2048)
+    assert set(np.unique(asked)) == set(range(IDS))
+    answers = by_hand(asked)[1].argmax(axis=1)
+    np.testing.assert_array_equal(kept["targets"][:, -3:].argmax(dim=1), answers)
+    drawn, bred = (np.bincount(answers[part], minlength=3) for part in (slice(0, 500), slice(1500, None)))
+    assert bred.min() / bred.sum() > drawn.min() / drawn.sum()  # every class is wanted equally often
+    student, ids = networks.load_student(run.record(), run.student_weights), tokens(400, seed=3)
+    with torch.no_grad():
+        own = student(torch.from_numpy(ids)).argmax(dim=1).numpy()
+    assert (own == by_hand(ids)[1].argmax(axis=1)).mean() > 0.7
+    assert export(run, int8=False, target=load_target("cpu"), recipe=load_recipe("minmax"))["files"].keys() == {
+        "student"
+    }
+
+
 # ------------------------------------------------------------------------------------------------------- refused
 
 
-def test_without_samples_nothing_is_asked(teacher: Path, run: RunFolder) -> None:
-    with pytest.raises(BadSetting, match="--samples: the teacher takes token ids, which no generator makes"):
-        distill(teacher, settings(method="teacher-class", students=2), run)
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        (
+            {"method": "dafl"},
+            "without a generator no batch is generated; .* --method edgekd and --method teacher-class",
+        ),
+        ({"method": "student-guided"}, "without a generator no batch is generated"),
+        ({"method": "nayer-style", "recipe": {"noisy": False}}, "token ids are no pixels to move"),
+    ],
+)
+def test_methods_that_need_a_generator_are_refused(
+    teacher: Path, run: RunFolder, changes: dict[str, Any], said: str
+) -> None:
+    with pytest.raises(BadSetting, match=said):
+        distill(teacher, settings(**changes), run)
+    assert not run.path.exists()
+
+
+def test_a_sweep_is_refused(teacher: Path) -> None:
     with pytest.raises(BadSetting, match="it takes token ids, which no generator makes"):
         planned([teacher], settings(), ["text-cnn"], None, load_target("cpu"))
-    assert not run.path.exists()
 
 
 @pytest.mark.parametrize(
