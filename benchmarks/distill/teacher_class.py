@@ -104,6 +104,10 @@ CASES = {
         *("rt-polarity, real samples, feed-forward", "rt-polarity", "rt-polarity.onnx", True, "teacher-class", _ALL),
         *(0.5, {}, 0.7385, "text-cnn", 155_000),
     ),
+    "rt-polarity": Case(
+        *("rt-polarity, no data", "rt-polarity", "rt-polarity.onnx", False, "teacher-class", (4,)),
+        *(2, {}, 0.7385, "text-cnn", 155_000),
+    ),
     "fashion": Case(
         *("Fashion-MNIST, no data", "fashion_mnist", EXAMPLE, False, "teacher-class", (4,), 10, {}, 0.85),
     ),

@@ -28,6 +28,7 @@ from edgekd.inspect import rows as inspected
 from edgekd.networks.joined import Parts, contiguous
 from edgekd.part_files import exported_parts
 from edgekd.quantize import Terms
+from edgekd.quantize.any_model import export_model
 from edgekd.report import report
 from edgekd.run_folder import RunFolder
 from edgekd.sweep import planned
@@ -83,6 +84,7 @@ def test_inspect_tells_them(teacher: Path) -> None:
     assert (found.teacher.layout, found.teacher.range, found.teacher.dtype) == ("NT", (0.0, 19.0), "int64")
     table = dict(inspected(found))
     assert table["token ids"] == "[0, 19] (graph)"
+    assert table["batch norm"] == "none: they are of no use where ids have no gradient"
     assert table["gradient"] == "yes: its graph runs in torch, though ids have no gradient"
 
 
@@ -262,6 +264,27 @@ def test_an_interrupted_run_resumes_to_the_same_bits(
     assert parts.record()["progress"]["step"] == 3
     distill(teacher, chosen(real), parts, resume=True)
     assert weights(parts) == weights(whole)
+
+
+def test_a_student_is_added_to_those_of_text(teacher: Path, real: Path, run: RunFolder, tmp_path: Path) -> None:
+    distill(teacher, chosen(real, width=0.25), run)
+    more = RunFolder(tmp_path / "more")
+    distill(teacher, settings(added_to=str(run.path), samples=str(real)), more)
+    student = more.record()["student"]
+    assert (student["name"], student["width"], len(student["parts"]["added"])) == ("text-cnn", 0.25, 1)
+
+
+def test_a_file_of_ids_is_quantized_on_ids(teacher: Path, real: Path) -> None:
+    recipe = load_recipe("minmax").model_copy(update={"samples": 48})
+    told = {"target": load_target("cpu"), "precision": "int8", "recipe": recipe}
+    record = export_model(teacher, **told, terms=Terms(force=True, real=real))
+    assert record["proof"]["int8"][1]["agreement_float"] > 0.8
+    (entry,) = open_session(teacher.with_name("text.int8.onnx")).get_inputs()
+    assert entry.type == "tensor(int64)"
+    assert read_spec(teacher.with_name("text.int8.onnx")).vocabulary == IDS  # of a table that is stored as bytes
+    np.savez(real, tokens=tokens(60) + 1)
+    with pytest.raises(BadData, match="id 20 at place"):
+        export_model(teacher, **told, terms=Terms(force=True, real=real), overwrite=True)
 
 
 @pytest.mark.parametrize("access", ["gradient", "scores", "labels"])
