@@ -18,7 +18,7 @@ from edgekd import codes, networks, split
 from edgekd.bench.inputs import describe
 from edgekd.config import DistillSettings, load_recipe, load_target
 from edgekd.distill import distill
-from edgekd.errors import BadData, BadModel, BadSetting
+from edgekd.errors import BadData, BadModel, BadRun, BadSetting
 from edgekd.evaluate import evaluate, evaluate_run, input_range, task_of
 from edgekd.export import export
 from edgekd.fidelity import fidelity
@@ -30,7 +30,7 @@ from edgekd.part_files import exported_parts
 from edgekd.quantize import Terms
 from edgekd.quantize.any_model import export_model
 from edgekd.report import report
-from edgekd.run_folder import RunFolder
+from edgekd.run_folder import RunFolder, write_json
 from edgekd.sweep import planned
 from edgekd.synthesis.bank import Bank
 from edgekd.teachers import Signal
@@ -379,6 +379,17 @@ def test_samples_that_are_no_such_ids_are_refused(
     with pytest.raises(BadData, match=said):
         distill(teacher, chosen(tmp_path / "bad.npz"), run)
     assert not run.path.exists()
+
+
+@pytest.mark.parametrize("changed", [{"dtype": "float32"}, {"layout": "NF"}, {"high": [19.0] * LENGTH}])
+def test_a_record_whose_ids_are_none_is_damaged(
+    teacher: Path, real: Path, run: RunFolder, changed: dict[str, Any]
+) -> None:
+    distill(teacher, chosen(real, steps=1), run)
+    record = run.record()
+    write_json(run.record_file, record | {"teacher": record["teacher"] | changed})
+    with pytest.raises(BadRun, match="do not belong together"):
+        run.record()
 
 
 def test_a_model_of_images_takes_no_ids(teacher_file: Path, real: Path, run: RunFolder) -> None:
