@@ -220,29 +220,45 @@ def teacher_class() -> str:
         ("task, diet and loss", "teacher", *(f"K = {count}" for count in CLASSES), "published")
     ]
     rows.append(("---",) * len(rows[0]))
-    sizes = list[tuple[int, float]]()
+    sizes, text = list[int](), list[dict[str, Any]]()
     for case in record["cases"].values():
         by_count = case["students"]
         runs = [run for found in by_count.values() for run in found["seeds"].values()]
-        sizes += [(run["parameters"], run["smaller"]) for run in runs]
+        if all("f1" in run for run in runs):
+            text += runs
+        else:
+            sizes += [run["parameters"] for run in runs]
         cells = (cell(figured(by_count[count]["seeds"])) if count in by_count else "–" for count in CLASSES)
         told = ", ".join(f"{case['published'].get(count, '–')}" for count in CLASSES) if case["published"] else "none"
         shown = case["teacher"].get("test_mean_iou", case["teacher"]["test_accuracy"])
         whole = f"{percent(shown)}, {case['teacher']['parameters'] / 1e6:.2f} M"
         minutes = " or ".join(sorted({f"{found['told']['clock'][1]:g}" for found in by_count.values()}))
         rows.append((f"{case['title']}; {minutes} CPU minutes", whole, *cells, told))
-    least, most = min(sizes), max(sizes)
     return (
         f"{lines(rows)}\n\nTest accuracy of the last state, mean ± standard deviation, number of seeds in brackets; "
         f"one thread of {record['host']['cores']} shared cores. "
-        f"All students together have {least[0]:,} to {most[0]:,} parameters. Published figures are single runs, "
+        f"All students together have {min(sizes):,} to {max(sizes):,} parameters. {of_text(text)}"
+        "Published figures are single runs, "
         f"of teachers with 2.45 M parameters and students with 68,000 to 88,000. {slower(record)}–: not yet measured."
+    )
+
+
+def of_text(runs: list[dict[str, Any]]) -> str:
+    """What is told of students of sentences: their sizes, and F1."""
+    if not runs:
+        return ""
+    sizes, smaller = ([run[key] for run in runs] for key in ("parameters", "smaller"))
+    f1 = [run["f1"] for run in runs]
+    return (
+        f"Those of rt-polarity have {min(sizes):,} to {max(sizes):,}, at least {min(smaller):.0f} × fewer than its "
+        f"teacher; their F1 is {percent(min(f1))} to {percent(max(f1))}. "
     )
 
 
 def slower(record: dict[str, Any]) -> str:
     """How many images one student saw for one that each of eight saw."""
-    pairs = [case["students"] for case in record["cases"].values() if {"1", "8"} <= case["students"].keys()]
+    of_images = [case for case in record["cases"].values() if "test_f1" not in case["teacher"]]
+    pairs = [case["students"] for case in of_images if {"1", "8"} <= case["students"].keys()]
     ratios = [mean(run["rounds"] for run in of["1"]["seeds"].values()) for of in pairs]
     ratios = [
         one / mean(run["rounds"] for run in of["8"]["seeds"].values()) for one, of in zip(ratios, pairs, strict=True)

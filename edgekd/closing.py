@@ -12,7 +12,7 @@ from edgekd import units
 from edgekd.fidelity import cautions, of_held_out
 from edgekd.inference import in_parts
 from edgekd.networks import load_student
-from edgekd.run_folder import RunFolder, learned_alone
+from edgekd.run_folder import RunFolder, learned_from
 
 
 def closing_lines(run: RunFolder) -> list[str]:
@@ -33,10 +33,9 @@ def closing_lines(run: RunFolder) -> list[str]:
             return np.concatenate([student(torch.from_numpy(part)).numpy() for part in in_parts(images)])
 
     told = of_held_out(run, answer)
-    what = "samples held out" if learned_alone(run.record()) else "held-out generated images"
-    return [_share(told["probes"]["held_out"], what), *cautions(told)]
+    return [_share(told["probes"]["held_out"], learned_from(run.record())), *cautions(told)]
 
 
 def _share(one: dict[str, Any], what: str) -> str:
     share, ends = units.write_share(one["agreement"]), units.write_shares(one["interval"])
-    return f"it agrees with the teacher on {share} of {what} ({ends})"
+    return f"it agrees with the teacher on {share} of held-out {what} ({ends})"

@@ -169,7 +169,7 @@ def _prepared(
     lesson = lesson_of(teachers, student.header, *student.cut)
     method = find_method(settings.method)
     objective = method.objective(settings.recipe, lesson)
-    alone = own is not None and provenance.learns_alone(settings, opened[0].teacher.spec)
+    alone = provenance.learns_alone(settings, opened[0].teacher.spec)
     needs = objective.needs - ({Signal.GRADIENT} if alone else set())  # it is for a generator
     for one in opened:
         require(one.teacher, needs, f"method {settings.method}", one.why)
@@ -195,7 +195,9 @@ def _ask_about_prior(
     told = training.ranks.told
     most = before_training(training, ledger.limit)
     missing = min(training.missing, most - training.asked)
-    what, share = ("real samples", OWN_SHARE) if training.alone else ("procedural images", PRIOR_SHARE)
+    what, share = "procedural images", PRIOR_SHARE
+    if training.alone:
+        what, share = "real samples" if training.supply.own else "random sequences", OWN_SHARE
     if missing > 0:
         say(watch, f"asking the teacher about {missing:,.0f} {what}, or as many as there is time for")
     begun = training.bank if training.alone else training.prior

@@ -142,9 +142,9 @@ def input_range(model: Path) -> tuple[Bound, Bound]:
 
 def _labelled(model: Path, data: Path, task: Task, high: Bound, layout: Layout | None) -> tuple[Images | Codes, Labels]:
     """Images, or token ids `[N, T, 1, 1]` where the model takes those, and their labels."""
-    if (layout or _layout_of(model)) != IDS:
-        return read_labelled(data, task)
     spec = _spec_of(model)
+    if (layout or (spec.layout if spec else "NCHW")) != IDS:
+        return read_labelled(data, task)
     length, known = (spec.channels, spec.vocabulary) if spec else (None, None)
     tokens, labels = read_tokens(data, length, known or int(extent(0.0, high)[1]) + 1, task, labelled=True)
     assert labels is not None, "they were asked for"

@@ -35,7 +35,7 @@ from edgekd.quantize import (
 )
 from edgekd.quantize.run_samples import calibration_images, classifier, unseen_images, with_real
 from edgekd.quantize.samples import as_fed
-from edgekd.run_folder import FORM, RunFolder, learned_alone, read_json, task_of, write_json
+from edgekd.run_folder import FORM, RunFolder, learned_alone, learned_from, read_json, task_of, write_json
 from edgekd.tasks import NOTE
 from edgekd.user_code import is_file_name
 
@@ -358,7 +358,7 @@ def _calibration_images(
         classify = classifier(onnx_file.load(run.student_onnx), lambda source: as_fed(source, layout))
     if terms.real is None:
         calibration = as_fed(calibration_images(run, record, count, classify), layout)
-        name = "real samples" if learned_alone(record) else "generated samples of another seed"
+        name = learned_from(record) if learned_alone(record) else "generated samples of another seed"
         return calibration, (_unseen(run, record), name)
     taken = round(count * terms.real_share)
     generated = as_fed(calibration_images(run, record, count - taken, classify), layout)

@@ -129,7 +129,7 @@ def inspect_model(
         inputs=[_tensor(value) for value in onnx_file.real_inputs(model)],
         outputs=[_tensor(value) for value in model.graph.output],
         endings={value.name: wiring.ending(value.name)[0] for value in model.graph.output},
-        statistics=_statistics(model),
+        statistics=_statistics(model, ids=spec is not None and spec.vocabulary is not None),
         teacher=_facts(spec) if spec else None,
         access=_access(path, spec, problem),
         problems=[problem] if problem else [],
@@ -163,10 +163,12 @@ def _tensor(value: ValueInfoProto) -> TensorFacts:
     return TensorFacts(name=value.name, type="float32" if name == "float" else name, shape=named)
 
 
-def _statistics(model: ModelProto) -> StatisticsFacts:
+def _statistics(model: ModelProto, *, ids: bool) -> StatisticsFacts:
     layers = sum(node.op_type == "BatchNormalization" for node in model.graph.node)
-    kept, points = len(statistics_points(model)), folded_points(model)
-    if kept:
+    kept, points = len(statistics_points(model)), () if ids else folded_points(model)
+    if ids:
+        note = "they are of no use where ids have no gradient"
+    elif kept:
         note = f"{kept} layers keep them"
     elif layers:
         note = "they are computed in the graph, not stored as plain tensors"

@@ -69,7 +69,9 @@ def tell_of_teachers(opened: Sequence[Opened], settings: DistillSettings, record
     if record["student"].get("parts"):
         say(watch, parts.told(parts_of(record["student"]["parts"])))
     if learned_alone(record):
-        say(watch, f"{record['samples']['count']:,} real samples instead of generated images; labels are not read")
+        count = record["samples"]["count"]
+        real = f"{count:,} real samples instead of generated images; labels are not read"
+        say(watch, real if count else "no samples: random sequences of ids are asked about, and bred by the answers")
         return
     signals = [one.teacher.signals for one in opened]
     if not settings.recipe.statistics or all(Signal.STATISTICS in offered for offered in signals):

@@ -158,7 +158,7 @@ def _variances(teacher: Teacher) -> list[float]:
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
         for _ in range(LOOKED_AT // PART):
-            images = drawn(PART, (spec.channels, spec.height, spec.width))
+            images = drawn(PART, (spec.channels, spec.height, spec.width), spec.vocabulary)
             features = teacher(within(images, spec.low, spec.high)).features
             assert features is not None, "it has a last layer"
             found.append(features.transpose(0, 1).flatten(1).float())

@@ -100,8 +100,10 @@ def _student(
 
 
 def learns_alone(settings: DistillSettings, first: Interface) -> bool:
-    """Whether images of one's own take the generator's place: as a method has it, or since ids cannot be generated."""
-    return find_method(settings.method).samples_alone or first.vocabulary is not None
+    """Whether nothing is generated: images of one's own take the generator's place, as a method has it, or it is token
+    ids that are learned from, one's own or procedural ones."""
+    own = settings.samples is not None and find_method(settings.method).samples_alone
+    return own or first.vocabulary is not None
 
 
 def own_images(settings: DistillSettings, first: Interface, record: dict[str, Any]) -> Tensor | None:
@@ -109,14 +111,14 @@ def own_images(settings: DistillSettings, first: Interface, record: dict[str, An
 
     Raises:
         BadData: they are not readable.
-        BadSetting: the recipe has no place for them, or there are none and nothing can be generated.
+        BadSetting: the recipe has no place for them.
         BadRun: they are not those that the run began with.
     """
     alone = learns_alone(settings, first)
     if settings.samples is None:
-        if first.vocabulary is not None:
-            what = "the teacher takes token ids, which no generator makes"
-            raise BadSetting(what, where="--samples", allowed="an .npz with tokens [N,T], without labels")
+        if alone:
+            _check_alone(settings, first)
+            record["samples"] = {"count": 0, "sha256": None, "alone": True}
         return None
     if not (settings.recipe.prior or alone):
         hint = "--set prior=24000 --set prior_share=0.3 makes one"
@@ -127,9 +129,8 @@ def own_images(settings: DistillSettings, first: Interface, record: dict[str, An
     else:
         codes = read_proxies(Path(settings.samples), shape, first.low, first.high)
     codes = codes if alone else codes[: settings.recipe.prior]
-    if alone and (settings.recipe.share_batch or settings.recipe.fresh):
-        said = "share_batch=false, fresh=false"
-        raise BadSetting("without a generator no batch is generated", where="recipe", allowed=said)
+    if alone:
+        _check_alone(settings, first)
     if alone and len(codes) < LEAST:
         raise BadData(f"it holds {len(codes)} images", where=settings.samples, allowed=f"{LEAST} and more")
     told: dict[str, Any] = {"count": len(codes), "sha256": hashlib.sha256(codes.tobytes()).hexdigest()}
@@ -137,6 +138,21 @@ def own_images(settings: DistillSettings, first: Interface, record: dict[str, An
     if record.setdefault("samples", told) != told:
         raise BadRun("other images than it began with", where=settings.samples, hint="start another run")
     return torch.from_numpy(codes)
+
+
+def _check_alone(settings: DistillSettings, first: Interface) -> None:
+    """Refuse a recipe that wants batches generated, or token ids moved as pixels are.
+
+    Raises:
+        BadSetting: it does.
+    """
+    recipe, ids = settings.recipe, first.vocabulary is not None
+    if recipe.share_batch or recipe.fresh or recipe.asked or (settings.samples is None and not recipe.bank):
+        hint = "--method edgekd and --method teacher-class have it so" if ids else ""
+        said = "share_batch=false, fresh=false, asked=0, bank above 0"
+        raise BadSetting("without a generator no batch is generated", where="recipe", allowed=said, hint=hint)
+    if ids and (recipe.shift or recipe.mirror):
+        raise BadSetting("token ids are no pixels to move", where="recipe", allowed="shift=0, mirror=false")
 
 
 def _headers(settings: DistillSettings, teachers: int) -> Headers | None:

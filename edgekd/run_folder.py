@@ -400,5 +400,13 @@ def task_of(record: Mapping[str, Any]) -> Task:
 
 
 def learned_alone(record: Mapping[str, Any]) -> bool:
-    """Whether a run's student learned from the user's own images alone, so that nothing was generated."""
+    """Whether a run's student learned from the user's own images alone, or from token ids, so that nothing was
+    generated."""
     return bool((record.get("samples") or {}).get("alone"))
+
+
+def learned_from(record: Mapping[str, Any]) -> str:
+    """What to call that from which a run's student learned."""
+    if not learned_alone(record):
+        return "generated images"
+    return "real samples" if record["samples"]["count"] else "random sequences"

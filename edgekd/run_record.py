@@ -9,7 +9,7 @@ from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
-from edgekd.codes import Layout
+from edgekd.codes import IDS, Layout
 from edgekd.tasks import KINDS, Task
 
 SCHEMA = "edgekd.run/1"
@@ -33,6 +33,7 @@ class _Teacher(_Facts):
     height: _Count
     width: _Count
     layout: Layout
+    dtype: Literal["float32", "uint8", "int64", "int32"] = "float32"
     classes: _Count
     grid: _Sides | None = None  # h, w of an answer per pixel
     low: float | list[float]  # a list: one for each channel
@@ -45,6 +46,14 @@ class _Teacher(_Facts):
     def _pixels_have_a_grid(self) -> _Teacher:
         if KINDS[self.task].grid != (self.grid is not None):
             raise ValueError(f"task {self.task} and grid {self.grid} do not belong together")
+        return self
+
+    @model_validator(mode="after")
+    def _ids_are_integers(self) -> _Teacher:
+        if (self.layout == IDS) != self.dtype.startswith("int") or (
+            self.layout == IDS and not isinstance(self.high, float)
+        ):
+            raise ValueError(f"layout {self.layout} and {self.dtype} up to {self.high} do not belong together")
         return self
 
 

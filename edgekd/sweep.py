@@ -97,7 +97,7 @@ def planned(
     spec, count = _read(teachers, settings)
     if spec is not None and spec.vocabulary is not None:
         what = "it takes token ids, which no generator makes"
-        raise BadSetting(what, where=teachers[0], allowed="edgekd distill --samples, one student at a time")
+        raise BadSetting(what, where=teachers[0], allowed="edgekd distill, one student at a time")
     found = candidates(students, widths or [None], spec, count)
     if settings.minutes is not None:
         shares(settings.minutes, len(found))

@@ -69,7 +69,7 @@ def of_student(
         leaving, task, beside: see `Port`.
     """
     shape = (teacher["channels"], teacher["height"], teacher["width"])
-    dtype = "float32" if vocabulary(teacher["layout"], teacher["high"]) is None else teacher.get("dtype", "int64")
+    dtype = "float32" if vocabulary(teacher["layout"], teacher["high"]) is None else teacher["dtype"]
     return Port(teacher["input_name"], leaving, shape, teacher["layout"], task, beside, dtype)
 
 

@@ -42,6 +42,8 @@ COMPARED = 2048
 OFTEN = 20
 """Times that a bare label is shown with its very image, on average, before that is moved: sooner is too soon to have
 learned it by heart, and what a teacher says of one image does hold best for that one."""
+ASIDE = 32
+"""One image in so many is held out."""
 PART = 256  # procedural images asked about at a time
 Terms = dict[str, Tensor]
 """Loss terms by name. They stay tensors until they are told: a GPU need not be waited for."""
@@ -59,7 +61,8 @@ class Training:
         ranks: the processes that train together; batches below are always the whole ones.
         rivals: more students, which learn what the first one learns and are thrown away.
         proxies: codes `[N, C, H, W]` of images of the user's own, asked about before procedural ones.
-        alone: those images fill the bank instead, and nothing else is asked about or generated.
+        alone: those images, or without any procedural ones, fill the bank instead, and nothing else is asked about or
+            generated.
 
     Raises:
         BadSetting: a batch cannot be shared out evenly.
@@ -94,8 +97,8 @@ class Training:
         self.low, self.high = spec.low, spec.high
         most = max(recipe.student_batch, BANK_BYTES // (math.prod(shape) + 4 * math.prod(objective.kept)))
         self.alone, wanted = alone, (recipe.bank, recipe.prior)
-        if alone and proxies is not None:
-            wanted = len(proxies), 0
+        if alone:
+            wanted = recipe.bank if proxies is None else len(proxies), 0
         sizes = min(wanted[0], most), min(wanted[1], most), min(HELD_OUT, most)
         kept, kind = (shape, objective.kept, spec.low, spec.high), stored_as(spec.layout)
         self.bank, self.prior = (Bank(size, *kept, ranks, kind) for size in sizes[:2])
@@ -103,16 +106,17 @@ class Training:
         self.step, self.seconds, self.images_seen, self.warming_up = 0, 0.0, 0, False
         self.examined, self.collapses, self.asked, self.spent = 0, 0, 0, False
         self.bare = all(teacher.signals == {Signal.LABELS} for teacher in teachers) and spec.task == "classes"
-        self.supply = Supply(self.prior, self._scores, proxies)
+        self.supply = Supply(self.bank if alone and proxies is None else self.prior, self._scores, proxies)
         self.device = next(student.parameters()).device
         self.autocast = torch.autocast(self.device.type, torch.bfloat16, enabled=bfloat16_is_fast(self.device))
 
     @property
     def missing(self) -> int:
         """Images that the teachers are still to be asked about before training."""
-        if self.alone:
+        if self.alone and self.supply.own:
             return min(self.supply.own, self.bank.capacity) - self.supply.used
-        return self.prior.capacity - len(self.prior)
+        room = self.supply.bank.capacity - len(self.supply.bank)
+        return room + max(1, room // (ASIDE - 1)) if self.alone and room else room  # some of them are set aside
 
     def ask_about_prior(self, most: float = math.inf) -> bool:
         """Ask the teachers about the next procedural images, or own ones; False when there are enough.
@@ -361,7 +365,7 @@ def _set_rate(optimizer: Optimizer, rate: float, fraction: float) -> None:
 
 
 def _aside(count: int) -> int:
-    return max(1, count // 32)
+    return max(1, count // ASIDE)
 
 
 def _batches(recipe: Recipe) -> dict[str, int]:

@@ -3,11 +3,13 @@
     python benchmarks/distill/teacher_class.py [--cases …] [--seeds 3] [--cores 2] [--for MINUTES]
 
 All students of a run together have at most 80,000 parameters, however many there are, as the published ones have
-(68,000 to 88,000). They are LeNet-5s: as quick to train as so many can be; of pixels U-Nets. Students are measured in
-their last state on the test images, which choose nothing; of real samples only the images are handed in, no label.
-What was measured goes into `benchmarks/results/teacher_class.json` after every run, and is not measured again while
-teacher, recipe and minutes are the same. Teachers are the example's and what `benchmarks/teachers.py mnist-class`
-makes. Runs have one thread each, count CPU time, and go on abreast.
+(68,000 to 88,000). They are LeNet-5s: as quick to train as so many can be; of pixels U-Nets. Of text they are a
+twentieth of the teacher, as published (167,000 to 200,000 for 4.15 million), since an embedding is most of each.
+Students are measured in their last state on the test images, which choose nothing; of real samples only the images are
+handed in, no label. What was measured goes into `benchmarks/results/teacher_class.json` after every run, and is not
+measured again while teacher, recipe and minutes are the same. Teachers are the example's and what
+`benchmarks/teachers.py mnist-class` makes, `benchmarks/camvid.py` and `benchmarks/sentiment.py`. Runs have one thread
+each, count CPU time, and go on abreast.
 """
 
 from __future__ import annotations
@@ -28,6 +30,7 @@ ROOT = Path(__file__).resolve().parent.parent.parent
 sys.path.insert(0, str(ROOT / "benchmarks"))
 import camvid  # noqa: E402
 import data  # noqa: E402
+import sentiment  # noqa: E402
 from cells import Cell, Found, clocks, fill, options  # noqa: E402
 from first_light import edgekd, spread  # noqa: E402
 
@@ -40,7 +43,7 @@ from edgekd.run_folder import RunFolder  # noqa: E402
 EXAMPLE = str(ROOT / "examples/teacher.onnx")
 STUDENT, MOST = "lenet5", 80_000
 """Of what kind students are, and how many parameters all of a run have together at most."""
-WIDTH = {"lenet5": 256, "unet": 10}
+WIDTH = {"lenet5": 256, "unet": 10, "text-cnn": 128}
 """Numbers, or channels, of the widest representation among the teachers."""
 
 
@@ -58,6 +61,7 @@ class Case:
         published: accuracy of the published students in percent, by count (one run each), and of their teacher.
         reach: test accuracy (of pixels mean IoU) to reach at every count that has no published figure to reach.
         student: of what kind students are.
+        most: how many parameters all of a run have together at most.
     """
 
     title: str
@@ -70,6 +74,7 @@ class Case:
     published: dict[str, float]
     reach: float | None
     student: str = STUDENT
+    most: int = MOST
 
 
 _ALL = (4, 1, 8, 2)
@@ -95,6 +100,14 @@ CASES = {
         *("CamVid 96x128, real samples, feed-forward, mean IoU", "camvid", "camvid.onnx", True, "teacher-class", (4,)),
         *(20, {}, 0.4087, "unet"),
     ),
+    "rt-polarity-real": Case(
+        *("rt-polarity, real samples, feed-forward", "rt-polarity", "rt-polarity.onnx", True, "teacher-class", _ALL),
+        *(0.5, {}, 0.7385, "text-cnn", 155_000),
+    ),
+    "rt-polarity": Case(
+        *("rt-polarity, no data", "rt-polarity", "rt-polarity.onnx", False, "teacher-class", (4,)),
+        *(2, {}, 0.7385, "text-cnn", 155_000),
+    ),
     "fashion": Case(
         *("Fashion-MNIST, no data", "fashion_mnist", EXAMPLE, False, "teacher-class", (4,), 10, {}, 0.85),
     ),
@@ -102,24 +115,33 @@ CASES = {
 
 
 def worth(case: Case, model: Path) -> dict[str, float]:
-    """Accuracy of a model with values in [0, 1] on the test images, and of pixels mean IoU."""
-    if case.data == "camvid":
-        return {name.removeprefix("test_"): value for name, value in camvid.tested(model, camvid.DATA).items()}
+    """Accuracy of a model with values in [0, 1] on the test images, of pixels mean IoU, of sentences F1."""
+    if case.data in TESTED:
+        return {name.removeprefix("test_"): value for name, value in TESTED[case.data](model).items()}
     images, labels = data.load(case.data)[1]
     chosen = logits(model, images.astype(np.float32) / np.float32(255)).argmax(axis=1)
     return {"accuracy": float((chosen == labels).mean())}
 
 
-def images_of(case: Case) -> np.ndarray:
-    """The training images, uint8 `[N, C, H, W]`."""
-    return camvid.split(camvid.DATA, "train")[0] if case.data == "camvid" else data.load(case.data)[0][0]
+TESTED = {
+    "camvid": lambda model: camvid.tested(model, camvid.DATA),
+    "rt-polarity": lambda model: sentiment.tested(model, sentiment.DATA),
+}
+"""Data sets whose test part is no array of images and classes."""
+
+
+def samples_of(case: Case) -> dict[str, np.ndarray]:
+    """The training images, uint8 `[N, C, H, W]`, or token ids `[N, T]`, by the name that `--samples` has for them."""
+    if case.data == "rt-polarity":
+        return {"tokens": sentiment.split()["train"].tokens}
+    return {"images": camvid.split(camvid.DATA, "train")[0] if case.data == "camvid" else data.load(case.data)[0][0]}
 
 
 def distilled(case: Case, count: int, seed: int, clock: list[Any], made: Path, folder: Path) -> dict[str, Any]:
     """One run, and what its students are worth together."""
     diet: list[Any] = []
     if case.real:
-        np.savez(folder / "real.npz", images=images_of(case))
+        np.savez(folder / "real.npz", **samples_of(case))
         diet = ["--samples", folder / "real.npz"]
     run = RunFolder(folder / "run")
     told = ["--method", case.method, "--students", count, "--student", case.student, "--width", width_for(case, count)]
@@ -138,21 +160,28 @@ def distilled(case: Case, count: int, seed: int, clock: list[Any], made: Path, f
 
 
 def width_for(case: Case, count: int) -> float:
-    """The largest width, in 64ths, at which so many students together stay below `MOST` parameters."""
+    """The largest width, in 64ths, at which so many students together stay below the case's most parameters."""
     shape, grid = ((1, 28, 28), None) if case.data != "camvid" else (camvid.SHAPE, camvid.SHAPE[1:])
     shares = Parts(contiguous(WIDTH[case.student], count), grid=grid)
+    ids = sentiment.words() if case.data == "rt-polarity" else None
 
     def size(width: float) -> int:
-        return parameters(build_student(case.student, width, shape, 10, grid, parts=shares))
+        return parameters(build_student(case.student, width, shape, 10, grid, parts=shares, ids=ids))
 
-    return max(step / 64 for step in range(4, 65) if size(step / 64) <= MOST)
+    return max(step / 64 for step in range(4, 65) if size(step / 64) <= case.most)
 
 
 def fingerprint(case: Case, clock: list[Any], made: Path) -> dict[str, Any]:
     """What decides a run, but for its seed, the number of students and edgekd's code."""
     recipe = find_method(case.method).recipe.model_dump(exclude_defaults=True)
     digest = hashlib.sha256((made / case.teacher).read_bytes()).hexdigest()
-    return {"teacher": digest, "method": case.method, "clock": clock, "recipe": recipe, "student": [case.student, MOST]}
+    return {
+        "teacher": digest,
+        "method": case.method,
+        "clock": clock,
+        "recipe": recipe,
+        "student": [case.student, case.most],
+    }
 
 
 @dataclass(frozen=True)
@@ -174,7 +203,7 @@ class Classes:
         entry["teacher"] = json.loads((self.made / case.teacher).with_suffix(".json").read_text())
         runs = entry["students"][cell.place[3]]
         found = list(runs["seeds"].values())
-        figures = [name for name in ("accuracy", "mean_iou") if name in found[0]]
+        figures = [name for name in ("accuracy", "mean_iou", "f1") if name in found[0]]
         runs["summary"] = {name: spread([one[name] for one in found]) for name in figures}
 
 

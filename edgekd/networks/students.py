@@ -91,6 +91,9 @@ class TextCnn(nn.Module):
         super().__init__()
         numbers, channels = scaled(32, width), scaled(64, width, 8)
         self.embedding = nn.Embedding(vocabulary, numbers)
+        # Torch begins with a deviation of 1, which words that were seen a few times never lose: of 1,066 validation
+        # sentences of rt-polarity a student then got 69.8 % right, from 0.1 on 74.4 % (one run each, K = 1).
+        nn.init.normal_(self.embedding.weight, std=0.1)
         self.filters = nn.Conv1d(numbers, channels, 3, padding=1)
         self.classifier = nn.Linear(2 * channels, classes)
 

@@ -12,7 +12,7 @@ from edgekd.report.charts import bar
 from edgekd.report.facts import STUDENTS, Facts, deep, number, part
 from edgekd.report.models import KIND, TITLES
 from edgekd.report.pictures import embedded, filters, listed, mean_image, strip
-from edgekd.run_folder import learned_alone
+from edgekd.run_folder import learned_from
 from edgekd.tags import Cells, Child, Node, folded, named, table, tag
 
 SHOWN, EACH, ROWS, FILTERS = 40, 8, 20, 64
@@ -25,19 +25,24 @@ def samples(facts: Facts) -> list[Node]:
     held, owners = facts.held_out, facts.owners
     if held is None or owners is None:
         return [tag("p", "There are no held-out images; a run writes them when it ends."), *_on_the_way(facts)]
-    side, kind = 64 if owners.shape[1] <= ROWS else 32, "real" if learned_alone(facts.record) else "generated"
+    side, kind = 64 if owners.shape[1] <= ROWS else 32, learned_from(facts.record).split()[0]
     body: list[Cells] = []
     for option in range(min(owners.shape[1], SHOWN)):
         own, name = held.codes[owners[:, option]], facts.option(option)
         body.append([[named(name), tag("small", f"{len(own):,} held out")], *_pictures(own, name, side, kind)])
     rest = owners.shape[1] - SHOWN
     more = tag("p", f"The first {SHOWN} of {owners.shape[1]:,} are shown.", class_="quiet") if rest > 0 else None
-    made = "Real samples" if kind == "real" else "Images that the generator made"
+    made = "Images that the generator made" if kind == "generated" else learned_from(facts.record).capitalize()
     why = (
         f"{made} that the student did not learn from, as the teacher names them; "
         "beside them the mean of all of that class."
     )
-    grid = table(["class", "mean", "newest"], body, caption=f"{kind.capitalize()} images by class", class_="samples")
+    grid = table(
+        ["class", "mean", "newest"],
+        body,
+        caption=f"{learned_from(facts.record).capitalize()} by class",
+        class_="samples",
+    )
     return [tag("p", why), grid, *([more] if more is not None else [])]
 
 

@@ -37,9 +37,9 @@ def children(codes_at: Callable[[Tensor], Tensor], scores: Tensor, count: int) -
     return (_moved(bred) * (0.7 + 0.6 * torch.rand(count, 1, 1, 1))).clamp(0, 1)
 
 
-def fittest(scores: Tensor, wanted: Tensor) -> Tensor:
-    """For every wanted class `[n]`, the index of the best of some random candidates by scores `[N, K]`."""
-    candidates = torch.randint(len(scores), (len(wanted), TOURNAMENT))
+def fittest(scores: Tensor, wanted: Tensor, among: int = TOURNAMENT) -> Tensor:
+    """For every wanted class `[n]`, the index of the best of so many random candidates by scores `[N, K]`."""
+    candidates = torch.randint(len(scores), (len(wanted), among))
     best = scores[candidates, wanted.unsqueeze(1)].argmax(dim=1, keepdim=True)
     return candidates.gather(1, best).squeeze(1)
 

@@ -1,6 +1,6 @@
 """Where images come from that no generator makes: the user's own first, then procedural ones, then their children.
 
-Rows of a table are images of one pixel, and come of families of their own.
+Rows of a table are images of one pixel, and come of families of their own; so do sequences of token ids.
 
 What was asked about is in a bank; it supplies what may be asked next, and asks nobody.
 """
@@ -8,11 +8,13 @@ What was asked about is in a bank; it supplies what may be asked next, and asks 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from functools import partial
 
 import torch
 from torch import Tensor
 
-from edgekd.synthesis import evolution, priors, rows
+from edgekd.codes import extent
+from edgekd.synthesis import evolution, priors, rows, sequences
 from edgekd.synthesis.bank import Bank
 from edgekd.teachers.codes import from_codes, rounded, within
 
@@ -20,9 +22,11 @@ DRAWN = 4
 """One in so many procedural images is drawn, the others are bred."""
 
 
-def drawn(count: int, shape: Sequence[int]) -> Tensor:
-    """`count` procedural images `[count, C, H, W]` in [0, 1]; of one pixel they are rows of C features."""
+def drawn(count: int, shape: Sequence[int], ids: int | None = None) -> Tensor:
+    """`count` procedural images `[count, C, H, W]` in [0, 1]; of one pixel they are rows of C features, or of ids."""
     channels, height, width = shape
+    if ids is not None:
+        return sequences.draw(count, channels, ids)
     return rows.draw(count, channels) if height * width == 1 else priors.draw(count, (channels, height, width))
 
 
@@ -41,7 +45,10 @@ class Supply:
 
     def __init__(self, bank: Bank, scores: Callable[[Tensor], Tensor], own: Tensor | None) -> None:
         self.bank, self._scores, self.used = bank, scores, 0
+        self._ids = int(extent(0.0, bank.high)[1]) + 1 if bank.kind == "int32" else None
         self._children = rows.children if bank.codes.shape[2:].numel() == 1 else evolution.children
+        if self._ids is not None:
+            self._children = partial(sequences.children, ids=self._ids)
         self._own = torch.empty(0, *bank.codes.shape[1:], dtype=bank.codes.dtype) if own is None else own
         self.own = len(self._own)
 
@@ -52,7 +59,7 @@ class Supply:
             return _ready(from_codes(part, self.bank.low, self.bank.high))
         if len(self.bank) * DRAWN >= self.bank.capacity:
             return self.bred(count)
-        return self._in_range(drawn(count, self.bank.codes.shape[1:]))
+        return self._in_range(drawn(count, self.bank.codes.shape[1:], self._ids))
 
     def note(self, count: int) -> None:
         """So many of what `first` gave were asked about."""
@@ -72,7 +79,7 @@ class Supply:
 
     def _in_range(self, images: Tensor) -> Tensor:
         low, high = self.bank.low, self.bank.high
-        return _ready(rounded(within(images, low, high), low, high))
+        return _ready(rounded(within(images, low, high), low, high, self.bank.kind))
 
 
 def _ready(images: Tensor) -> Tensor:

@@ -76,7 +76,7 @@ class GraphTeacher(nn.Module):
         """Answer images `[N, C, H, W]` in the value range of the spec; inputs of integers are shown whole numbers."""
         if self.spec.dtype == "uint8":
             images = rounded(images, self.spec.low, self.spec.high)
-        images = images.to(getattr(torch, self.spec.dtype)) if self._ids else images
+        images = images.round().to(getattr(torch, self.spec.dtype)) if self._ids else images
         fed = images.permute(0, 2, 3, 1) if self.spec.layout == "NHWC" else images
         logits, *others = self.module(fed.flatten(1) if self._row else fed)
         features = self._features(others.pop(0)) if self.spec.features_name else None

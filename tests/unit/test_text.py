@@ -18,7 +18,7 @@ from edgekd import codes, networks, split
 from edgekd.bench.inputs import describe
 from edgekd.config import DistillSettings, load_recipe, load_target
 from edgekd.distill import distill
-from edgekd.errors import BadData, BadModel, BadSetting
+from edgekd.errors import BadData, BadModel, BadRun, BadSetting
 from edgekd.evaluate import evaluate, evaluate_run, input_range, task_of
 from edgekd.export import export
 from edgekd.fidelity import fidelity
@@ -28,8 +28,9 @@ from edgekd.inspect import rows as inspected
 from edgekd.networks.joined import Parts, contiguous
 from edgekd.part_files import exported_parts
 from edgekd.quantize import Terms
+from edgekd.quantize.any_model import export_model
 from edgekd.report import report
-from edgekd.run_folder import RunFolder
+from edgekd.run_folder import RunFolder, write_json
 from edgekd.sweep import planned
 from edgekd.synthesis.bank import Bank
 from edgekd.teachers import Signal
@@ -83,6 +84,7 @@ def test_inspect_tells_them(teacher: Path) -> None:
     assert (found.teacher.layout, found.teacher.range, found.teacher.dtype) == ("NT", (0.0, 19.0), "int64")
     table = dict(inspected(found))
     assert table["token ids"] == "[0, 19] (graph)"
+    assert table["batch norm"] == "none: they are of no use where ids have no gradient"
     assert table["gradient"] == "yes: its graph runs in torch, though ids have no gradient"
 
 
@@ -264,6 +266,27 @@ def test_an_interrupted_run_resumes_to_the_same_bits(
     assert weights(parts) == weights(whole)
 
 
+def test_a_student_is_added_to_those_of_text(teacher: Path, real: Path, run: RunFolder, tmp_path: Path) -> None:
+    distill(teacher, chosen(real, width=0.25), run)
+    more = RunFolder(tmp_path / "more")
+    distill(teacher, settings(added_to=str(run.path), samples=str(real)), more)
+    student = more.record()["student"]
+    assert (student["name"], student["width"], len(student["parts"]["added"])) == ("text-cnn", 0.25, 1)
+
+
+def test_a_file_of_ids_is_quantized_on_ids(teacher: Path, real: Path) -> None:
+    recipe = load_recipe("minmax").model_copy(update={"samples": 48})
+    told = {"target": load_target("cpu"), "precision": "int8", "recipe": recipe}
+    record = export_model(teacher, **told, terms=Terms(force=True, real=real))
+    assert record["proof"]["int8"][1]["agreement_float"] > 0.8
+    (entry,) = open_session(teacher.with_name("text.int8.onnx")).get_inputs()
+    assert entry.type == "tensor(int64)"
+    assert read_spec(teacher.with_name("text.int8.onnx")).vocabulary == IDS  # of a table that is stored as bytes
+    np.savez(real, tokens=tokens(60) + 1)
+    with pytest.raises(BadData, match="id 20 at place"):
+        export_model(teacher, **told, terms=Terms(force=True, real=real), overwrite=True)
+
+
 @pytest.mark.parametrize("access", ["gradient", "scores", "labels"])
 def test_one_student_learns_ids_too_by_whatever_is_answered(
     teacher: Path, real: Path, run: RunFolder, access: str
@@ -280,15 +303,57 @@ def test_one_student_learns_ids_too_by_whatever_is_answered(
     assert (own == theirs).mean() > max(np.bincount(theirs)) / len(theirs) + 0.05
 
 
+def test_without_samples_random_sequences_are_asked_about_and_bred(teacher: Path, run: RunFolder) -> None:
+    seen: list[Any] = []
+    learned = settings(
+        **{"method": "teacher-class", "students": 2, "steps": 200, "width": 0.25, "recipe": {"bank": 2048}}
+    )
+    distill(teacher, learned, run, watch=seen.append)
+    told = [one.message for one in seen if one.message]
+    assert "no samples: random sequences of ids are asked about, and bred by the answers" in told
+    assert run.record()["samples"] == {"count": 0, "sha256": None, "alone": True}
+    kept = torch.load(run.checkpoint_file, weights_only=True)["parts"]["bank"]
+    asked = kept["codes"].flatten(1).numpy()
+    assert (asked.dtype, asked.shape, kept["written"]) == (np.int32, (2048, LENGTH), 2048)
+    assert set(np.unique(asked)) == set(range(IDS))
+    answers = by_hand(asked)[1].argmax(axis=1)
+    np.testing.assert_array_equal(kept["targets"][:, -3:].argmax(dim=1), answers)
+    drawn, bred = (np.bincount(answers[part], minlength=3) for part in (slice(0, 500), slice(1500, None)))
+    assert bred.min() / bred.sum() > drawn.min() / drawn.sum()  # every class is wanted equally often
+    student, ids = networks.load_student(run.record(), run.student_weights), tokens(400, seed=3)
+    with torch.no_grad():
+        own = student(torch.from_numpy(ids)).argmax(dim=1).numpy()
+    assert (own == by_hand(ids)[1].argmax(axis=1)).mean() > 0.7
+    assert export(run, int8=False, target=load_target("cpu"), recipe=load_recipe("minmax"))["files"].keys() == {
+        "student"
+    }
+
+
 # ------------------------------------------------------------------------------------------------------- refused
 
 
-def test_without_samples_nothing_is_asked(teacher: Path, run: RunFolder) -> None:
-    with pytest.raises(BadSetting, match="--samples: the teacher takes token ids, which no generator makes"):
-        distill(teacher, settings(method="teacher-class", students=2), run)
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        (
+            {"method": "dafl"},
+            "without a generator no batch is generated; .* --method edgekd and --method teacher-class",
+        ),
+        ({"method": "student-guided"}, "without a generator no batch is generated"),
+        ({"method": "nayer-style", "recipe": {"noisy": False}}, "token ids are no pixels to move"),
+    ],
+)
+def test_methods_that_need_a_generator_are_refused(
+    teacher: Path, run: RunFolder, changes: dict[str, Any], said: str
+) -> None:
+    with pytest.raises(BadSetting, match=said):
+        distill(teacher, settings(**changes), run)
+    assert not run.path.exists()
+
+
+def test_a_sweep_is_refused(teacher: Path) -> None:
     with pytest.raises(BadSetting, match="it takes token ids, which no generator makes"):
         planned([teacher], settings(), ["text-cnn"], None, load_target("cpu"))
-    assert not run.path.exists()
 
 
 @pytest.mark.parametrize(
@@ -314,6 +379,17 @@ def test_samples_that_are_no_such_ids_are_refused(
     with pytest.raises(BadData, match=said):
         distill(teacher, chosen(tmp_path / "bad.npz"), run)
     assert not run.path.exists()
+
+
+@pytest.mark.parametrize("changed", [{"dtype": "float32"}, {"layout": "NF"}, {"high": [19.0] * LENGTH}])
+def test_a_record_whose_ids_are_none_is_damaged(
+    teacher: Path, real: Path, run: RunFolder, changed: dict[str, Any]
+) -> None:
+    distill(teacher, chosen(real, steps=1), run)
+    record = run.record()
+    write_json(run.record_file, record | {"teacher": record["teacher"] | changed})
+    with pytest.raises(BadRun, match="do not belong together"):
+        run.record()
 
 
 def test_a_model_of_images_takes_no_ids(teacher_file: Path, real: Path, run: RunFolder) -> None:

@@ -100,7 +100,7 @@ def sentences(count: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
 
 def _clause(random: np.random.Generator, label: int) -> list[str]:
     adverb = str(random.choice(["", *_ADVERBS]))
-    said = (_PRAISE, _BLAME)[label == (adverb == "never")]
+    said = (_PRAISE, _BLAME)[int(label == (adverb == "never"))]
     return ["the", str(random.choice(_THINGS)), "is", *([adverb] if adverb else []), str(random.choice(said))]
 
 
