@@ -45,7 +45,7 @@ OF_CHUNKS = ("regression", "discriminators", "joined")
 """Weights of students side by side that learn a chunk of the teacher's representation each."""
 
 
-OF_QUESTIONS = ("asked", "bred", "rivals", "rivalry", "certainty", "likeness", "smoothing")
+OF_QUESTIONS = ("asked", "bred", "rivalry", "certainty", "likeness", "smoothing", "jitter")
 """What only a method sets whose questions are chosen before they are asked."""
 
 
@@ -104,8 +104,15 @@ class Recipe(Record):
     )
     bred: float = Field(default=0.0, ge=0, le=1, description="share of the asked that is bred of what was asked before")
     doubted: float = Field(default=1.0, gt=0, le=1, description="the student's confidence that ends asking (QEDG: 0.7)")
-    rivals: int = Field(default=0, ge=0, le=3, description="more students, to disagree with the first (DisGUIDE)")
-    rivalry: float = Field(default=0.0, ge=0, description="reward for images on which student and rivals differ")
+    rivals: int = Field(
+        default=0,
+        ge=0,
+        le=7,
+        description="more students that learn what the first does; the best is kept, see `chosen`",
+    )
+    rivalry: float = Field(
+        default=0.0, ge=0, description="reward for images on which student and rivals differ (DisGUIDE)"
+    )
     certainty: float = Field(default=0.0, ge=0, description="penalty on images the student is too sure of (QEDG)")
     likeness: float = Field(
         default=0.0, ge=0, description="penalty on generated images of one class that the student answers alike (QEDG)"

@@ -355,9 +355,9 @@ def _counted(training: Training) -> dict[str, float]:
 def _save(training: Training, run: RunFolder) -> None:
     """Checkpoint and weights of this moment, so that an interrupted run can be resumed and exported."""
     save(training, run.checkpoint_file)
+    written = [(training.chosen(), run.student_weights)]
     if not training.ranks.first:
         return
-    written = [(training.student, run.student_weights)]
     generator = [] if training.alone else [(training.generator, run.generator_weights)]
     for network, path in (*written, *generator):
         weights = {name: value.contiguous() for name, value in network.state_dict().items()}

@@ -44,7 +44,9 @@ OFTEN = 20
 learned it by heart, and what a teacher says of one image does hold best for that one."""
 ASIDE = 32
 """One image in so many is held out."""
-PART = 256  # procedural images asked about at a time
+PART = 256  # images asked about or answered at a time
+EACH = 1024
+"""Images of each bank by which students are compared."""
 Terms = dict[str, Tensor]
 """Loss terms by name. They stay tensors until they are told: a GPU need not be waited for."""
 
@@ -59,7 +61,7 @@ class Training:
         objective: the losses, and what of the teachers' answers the student imitates.
         recipe: sizes, rates and weights.
         ranks: the processes that train together; batches below are always the whole ones.
-        rivals: more students, which learn what the first one learns and are thrown away.
+        rivals: more students, which learn what the first one learns; one of all of them is kept, see `chosen`.
         proxies: codes `[N, C, H, W]` of images of the user's own, asked about before procedural ones.
         alone: those images, or without any procedural ones, fill the bank instead, and nothing else is asked about or
             generated.
@@ -233,12 +235,33 @@ class Training:
             return images
         return _ready(images[doubtful(self.says(images), self.task, self.recipe.doubted)])
 
-    def says(self, images: Tensor) -> Tensor:
+    def says(self, images: Tensor, student: nn.Module | None = None) -> Tensor:
         """Logits of the student as it would answer in use, for images `[N, C, H, W]`; it learns nothing."""
+        asked = self.student if student is None else student
         with torch.no_grad(), self.autocast:
-            own: Tensor = self.student.eval()(_ready(images)).float()
-        self.student.train()
+            own: Tensor = asked.eval()(_ready(images)).float()
+        asked.train()
         return own
+
+    def chosen(self) -> nn.Module:
+        """The student, or the rival that answers more of what they learned as the teachers do.
+
+        Small students depend much on how they begin. They are compared on the newest images of both banks, not on the
+        held-out ones: those are to judge the one that is kept.
+        """
+        kept = [bank.newest(EACH) for bank in (self.bank, self.prior) if len(self.rivals) and len(bank)]
+        if not kept:
+            return self.student
+        codes, targets = (torch.cat(parts) for parts in zip(*kept, strict=True))
+        images = from_codes(codes, self.low, self.high)
+        wanted = questions.chosen(self.objective.logits(targets), self.task)
+
+        def agreed(student: nn.Module) -> float:
+            own = torch.cat([self.says(part, student) for part in torch.split(images, PART)])
+            return float((questions.chosen(own, self.task) == wanted).float().mean())
+
+        students: list[nn.Module] = [self.student, *self.rivals]
+        return max(students, key=agreed)
 
     def _guides(self, images: Tensor, count: int) -> list[Answer]:
         """What the generator is led by: the teachers' answers, or the students' where the teachers are asked later."""

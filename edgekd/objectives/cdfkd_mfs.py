@@ -154,6 +154,9 @@ def _check(recipe: Recipe, lesson: Lesson) -> None:
         hint = "for a single teacher say --method edgekd"
         raise BadSetting("one teacher alone", where="a header for every teacher", allowed="two and more", hint=hint)
     recipe.refuse("momentum", *OF_CHUNKS, *OF_QUESTIONS)
+    if recipe.features and recipe.rivals:
+        what = "maps of features are learned for one student alone"
+        raise BadSetting(what, where="recipe: rivals, features", allowed="features=0 where there are rivals")
     if not (recipe.heads or recipe.ensemble):
         raise BadSetting("the student learns no logits", where="recipe: heads, ensemble", allowed="one of them above 0")
     if not any(getattr(recipe, name) for name in (*WEIGHTS, "statistics", "adversary")):

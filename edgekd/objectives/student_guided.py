@@ -43,9 +43,8 @@ class StudentGuided:
         if not (recipe.asked and recipe.prior) or recipe.share_batch or recipe.shift or recipe.mirror:
             allowed = "asked and prior above 0, share_batch=false, shift=0, mirror=false"
             raise BadSetting("it asks about each image once", where="recipe of student-guided", allowed=allowed)
-        if (recipe.rivals == 0) != (recipe.rivalry == 0):
-            allowed = "both above 0, or neither"
-            raise BadSetting("rivals without rivalry", where="recipe: rivals, rivalry", allowed=allowed)
+        if recipe.rivalry and not recipe.rivals:
+            raise BadSetting("rivalry without rivals", where="recipe: rivalry", allowed="0, or rivals above 0")
         self.recipe, self.task, self.kept = recipe, lesson.task, lesson.answer
         self.needs = frozenset({Signal.LABELS})
 

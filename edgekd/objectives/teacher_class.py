@@ -171,7 +171,7 @@ def _some(rows: Tensor) -> Tensor:
 
 
 def _check(recipe: Recipe) -> None:
-    recipe.refuse("momentum", *OF_HEADERS, *OF_QUESTIONS)
+    recipe.refuse("momentum", "rivals", *OF_HEADERS, *OF_QUESTIONS)
     if not (recipe.regression or recipe.discriminators):
         where = "recipe: regression, discriminators"
         raise BadSetting("the students learn no representation", where=where, allowed="one of them above 0")

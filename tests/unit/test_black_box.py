@@ -97,7 +97,7 @@ def test_a_method_that_was_chosen_is_not_exchanged(teacher_file, run) -> None:
         distill(teacher_file, settings(method="edgekd", access="labels"), run)
 
 
-def test_rivals_learn_beside_the_student_and_are_no_part_of_the_result(teacher_file, tmp_path, monkeypatch) -> None:
+def test_rivals_learn_beside_the_student_and_one_of_all_is_the_result(teacher_file, tmp_path, monkeypatch) -> None:
     whole, parts, alone = (RunFolder(tmp_path / name) for name in ("whole", "parts", "alone"))
     chosen = guided(access="scores", recipe={"rivals": 1, "rivalry": 1.0})
     distill(teacher_file, chosen, whole)

@@ -76,7 +76,7 @@ def test_what_the_student_has_wrong_weighs_more() -> None:
         ({"prior": 0, "prior_share": 0.0}, "asked and prior above 0"),
         ({"shift": 2}, "shift=0"),
         ({"share_batch": True}, "share_batch=false"),
-        ({"rivals": 1}, "rivals without rivalry; allowed: both above 0, or neither"),
+        ({"rivalry": 1.0}, "rivalry without rivals; allowed: 0, or rivals above 0"),
     ],
 )
 def test_what_it_does_not_know_is_refused(changes: dict[str, object], said: str) -> None:
