@@ -238,7 +238,8 @@ def _plainly(stream: TextIO, waiting: list[str]) -> Callable[[Progress], None]:
 
 def _line(progress: Progress) -> str:
     left = timedelta(seconds=round(progress.seconds_left))
-    losses = "  ".join(f"{name} {value:.3g}" for name, value in progress.losses.items())
+    own = {name: value for name, value in progress.losses.items() if not name[-1].isdigit()}  # not those of rivals
+    losses = "  ".join(f"{name} {value:.3g}" for name, value in own.items())
     return f"{progress.fraction:4.0%}  {left} left  {progress.images_per_second:,.0f} images/s  {losses}"
 
 
