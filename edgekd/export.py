@@ -16,6 +16,7 @@ import numpy as np
 from onnx import ModelProto
 
 from edgekd import __version__, bill, leftovers, onnx_file, part_files, split
+from edgekd.codes import from_codes, stored_as, to_codes
 from edgekd.config import CalibrationRecipe, Target
 from edgekd.errors import BadModel, BadRun
 from edgekd.extras import has_distill, require_distill
@@ -254,8 +255,9 @@ def _compared_on(run: RunFolder, record: dict[str, Any]) -> Floats:
     teacher = record["teacher"]
     if learned_alone(record):
         size = (_LATENTS, teacher["channels"], teacher["height"], teacher["width"])
-        noise = np.random.default_rng(0).uniform(teacher["low"], teacher["high"], size)
-        return noise.astype(np.float32)
+        low, high = teacher["low"], teacher["high"]
+        noise = np.random.default_rng(0).uniform(low, high, size).astype(np.float32)
+        return from_codes(to_codes(noise, low, high, stored_as(teacher["layout"])), low, high)
     from edgekd import networks  # noqa: PLC0415
     from edgekd.tracing import answers  # noqa: PLC0415
 
