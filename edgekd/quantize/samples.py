@@ -56,7 +56,7 @@ class Stored:
     def parts(self) -> Iterator[Floats]:
         for start in range(0, len(self.images), _PART):
             part = self.images[start : start + _PART]
-            yield part if part.dtype == np.float32 else from_codes(part, self.low, self.high)
+            yield from_codes(part, self.low, self.high) if part.dtype.kind in "iu" else part
 
 
 class Generated:

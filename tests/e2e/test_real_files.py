@@ -96,7 +96,7 @@ FILES = {
     ),
     "file types": Shipped(
         "magika==1.0.3", "magika/models/standard_v3_3/model.onnx", "Apache-2.0",
-        ((2, 2048),), refused="input 'bytes' is int32",
+        ((2, 2048),), refused="no table in it tells how many token ids there are",
     ),
     "traffic lanes": Shipped(
         "atspm-detector==1.1.0", "atspm_detector/weights/funcnet/x100_w32full_pair.onnx", "MIT",

@@ -239,7 +239,7 @@ def test_two_inputs_are_refused(tmp_path, samples):
     nodes = [helper.make_node("Add", ["image", "second"], ["a"]), helper.make_node("Conv", ["a", "k"], ["logits"])]
     fixed = {"k": np.ones((1, 1, 1, 1), np.float32)}
     source = save(tmp_path / "two.onnx", nodes, fixed, entries=("image", "second"), leaving=("N", 1, 8, 8))
-    refused(source, samples, BadModel, "its inputs are image, second; allowed: one float32 or uint8 input")
+    refused(source, samples, BadModel, "its inputs are image, second; allowed: one input, a float32 or uint8")
 
 
 @pytest.mark.parametrize("poison", [np.nan, np.inf])
