@@ -27,7 +27,7 @@ from edgekd.networks.unet import UNet
 
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT / "examples"))
-from make_teacher import NormalizedTeacher, export, one_cycle  # noqa: E402
+from make_teacher import NormalizedTeacher, export, one_cycle, trained  # noqa: E402
 
 DATA = ROOT.parent / "shared/data/camvid_96x128.npz"
 CLASSES, SHAPE, WIDTH = 11, (3, 96, 128), 0.625
@@ -115,11 +115,7 @@ def main() -> None:
     model = NormalizedTeacher(UNet(SHAPE, CLASSES, WIDTH, SHAPE[1:]), mean, std)
     model = model.to(memory_format=torch.channels_last)
     path = arguments.folder / "camvid.onnx"
-    export(model, path, SHAPE)  # the exporter may refuse: better now than after training
-    started = time.perf_counter()
-    train(model, images, labels, arguments.epochs)
-    seconds = round(time.perf_counter() - started)
-    export(model, path, SHAPE)
+    seconds = trained(lambda: train(model, images, labels, arguments.epochs), lambda: export(model, path, SHAPE))
     record = {
         "network": f"U-Net of width {WIDTH}, batch normalization",
         "parameters": parameters(model),

@@ -33,7 +33,7 @@ from edgekd.networks import parameters
 
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT / "examples"))
-from make_teacher import one_cycle  # noqa: E402
+from make_teacher import one_cycle, trained  # noqa: E402
 
 DATA = ROOT.parent / "shared/data/rt_polarity.tsv.gz"
 LENGTH, SEED = 48, 0
@@ -170,11 +170,7 @@ def main() -> None:
     torch.manual_seed(SEED)
     parts = split(arguments.data)
     model, path = TextNet(words(arguments.data)), arguments.folder / "rt-polarity.onnx"
-    export(model, path)  # the exporter may refuse: better now than after training
-    started = time.perf_counter()
-    train(model, parts["train"], arguments.epochs)
-    seconds = round(time.perf_counter() - started)
-    export(model, path)
+    seconds = trained(lambda: train(model, parts["train"], arguments.epochs), lambda: export(model, path))
     record = {
         "network": "text CNN (Kim, 2014), embedding of 300, dense layer of 128",
         "parameters": parameters(model),

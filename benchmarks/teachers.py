@@ -11,7 +11,6 @@ from __future__ import annotations
 import argparse
 import json
 import sys
-import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -27,7 +26,17 @@ from edgekd.synthesis.motion import motions, moved
 
 ROOT = Path(__file__).resolve().parent.parent
 sys.path[:0] = [str(ROOT / "examples"), str(ROOT / "tests/conformance")]
-from make_teacher import STAGES, STEM, NormalizedTeacher, accuracy, descent_of, export, mirrored, train  # noqa: E402
+from make_teacher import (  # noqa: E402
+    STAGES,
+    STEM,
+    NormalizedTeacher,
+    accuracy,
+    descent_of,
+    export,
+    mirrored,
+    train,
+    trained,
+)
 from nets import Block  # noqa: E402
 
 
@@ -131,16 +140,17 @@ def make(name: str, folder: Path, shared: Path) -> None:
     mean, std = images.mean((0, 2, 3), keepdim=True), images.std((0, 2, 3), keepdim=True)
     model = NormalizedTeacher(plan.build(), mean, std).to(memory_format=torch.channels_last)
     path, shape = folder / f"{name}.onnx", tuple(images.shape[1:])
-    export(model, path, shape)  # the exporter may refuse: better now than after training
-    started, classes = time.perf_counter(), torch.from_numpy(labels)
-    train(model, images, classes, plan.epochs, plan.descent(model), bfloat16=plan.bfloat16, augment=plan.augment)
-    export(model, path, shape)
+    classes, how = torch.from_numpy(labels), {"bfloat16": plan.bfloat16, "augment": plan.augment}
+    seconds = trained(
+        lambda: train(model, images, classes, plan.epochs, plan.descent(model), **how),
+        lambda: export(model, path, shape),
+    )
     record = {
         "network": plan.network,
         "data": plan.data,
         "parameters": parameters(model),
         "epochs": plan.epochs,
-        "seconds": round(time.perf_counter() - started),
+        "seconds": seconds,
         "test_accuracy": accuracy(path, test_pixels.astype(np.float32) / np.float32(255), test_labels),
     }
     path.with_suffix(".json").write_text(json.dumps(record, indent=2) + "\n")

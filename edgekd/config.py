@@ -103,6 +103,9 @@ class Recipe(Record):
         default=0, ge=0, description="images asked about in a round, chosen by the student's doubt; 0: all generated"
     )
     bred: float = Field(default=0.0, ge=0, le=1, description="share of the asked that is bred of what was asked before")
+    children: int = Field(
+        default=0, ge=0, description="images bred of procedural ones and asked about in a round, beside the generated"
+    )
     doubted: float = Field(default=1.0, gt=0, le=1, description="the student's confidence that ends asking (QEDG: 0.7)")
     rivals: int = Field(
         default=0,

@@ -234,6 +234,7 @@ def _loop(
         images, targets, terms = training.generator_round(clock.expired)
         if count := due(training, fraction, ledger.limit):
             training.ask_next(images, count)
+        training.ask_about_children(recipe.children)
         for _ in range(0 if training.warming_up else recipe.student_steps):
             batch = (images, targets) if recipe.share_batch else training.diet()
             terms |= training.student_step(*batch)

@@ -18,7 +18,7 @@ from edgekd.teachers import Signal
 DEFAULT_MINUTES = 3.9
 AUTO, DEFAULT, WITHOUT_GRADIENT = "auto", "edgekd", "student-guided"
 """The method that nobody chose: the default one, or where a teacher has no gradient the one that needs none."""
-LEAST = {"generator_batch": 16, "student_batch": 32}
+LEAST = {"generator_batch": 16, "student_batch": 32, "children": 8}
 """Sizes that shrink for large images, and how far."""
 PIXELS = 32 * 32
 """Images of more pixels than this are large: recipes are written for small ones."""
@@ -125,7 +125,7 @@ def following(settings: DistillSettings) -> DistillSettings:
         what = f"method {settings.method} asks the teacher about every batch of every student"
         raise BadSetting(what, where="--max-queries", allowed="with --method edgekd")
     changed = {"generator_steps": 0, "share_batch": False, "fresh": fresh, "generator_life": 0, "warm_up": 0.0}
-    changed |= {"rivals": 0, "rivalry": 0.0}  # there is nothing to choose
+    changed |= {"rivals": 0, "rivalry": 0.0, "children": 0}  # there is nothing to choose, and nobody to ask
     told = {"recipe": recipe.model_copy(update=changed), "max_queries": None, "samples": None}
     return settings.model_copy(update=told | {"fixed": tuple(sorted({*settings.fixed, *changed}))})
 

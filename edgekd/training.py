@@ -103,7 +103,9 @@ class Training:
             wanted = recipe.bank if proxies is None else len(proxies), 0
         sizes = min(wanted[0], most), min(wanted[1], most), min(HELD_OUT, most)
         kept, kind = (shape, objective.kept, spec.low, spec.high), stored_as(spec.layout)
-        self.bank, self.prior = (Bank(size, *kept, ranks, kind) for size in sizes[:2])
+        own = min(0 if proxies is None else len(proxies), sizes[1])
+        self.bank = Bank(sizes[0], *kept, ranks, kind)
+        self.prior = Bank(sizes[1], *kept, ranks, kind, stay=own)
         self.held_out = Bank(sizes[2], *kept, kind=kind)  # few: every process has all of them
         self.step, self.seconds, self.images_seen, self.warming_up = 0, 0.0, 0, False
         self.examined, self.collapses, self.asked, self.spent = 0, 0, 0, False
@@ -215,8 +217,13 @@ class Training:
         """
         wanted = max(1, count - round(count * self.recipe.bred))
         fresh = self._keep_asked(self._affordable(self._doubted(generated)[:wanted]), self.keep)
-        if count > fresh:
-            self._keep_asked(self._affordable(self._doubted(self.supply.bred(count - fresh))), self.prior.add)
+        self.ask_about_children(count - fresh)
+
+    def ask_about_children(self, count: int) -> None:
+        """Breed so many procedural images of those asked before; ask the teachers about the ones that are doubted."""
+        count = min(count, self.prior.capacity - self.prior.stay)
+        if count > 0:
+            self._keep_asked(self._affordable(self._doubted(self.supply.bred(count))), self.prior.add)
 
     def _keep_asked(self, images: Tensor, keep: Callable[[Tensor, Tensor], object]) -> int:
         """Ask the teachers about images and keep them with the answers; how many there are."""

@@ -29,7 +29,9 @@ VARIANTS: dict[str, dict[str, Any]] = {
     "the default": {},
     "no procedural images": {"prior": 0, "prior_share": 0},
     "no batch-norm statistics, nor their prior": {"statistics": 0},
-    "no adversary": {"adversary": 0},
+    "an adversary": {"adversary": 1},
+    "no children of procedural images": {"children": 0},
+    "neither children nor many procedural images, an adversary": {"children": 0, "prior_share": 0.3, "adversary": 1},
     "no entropy term": {"entropy": 0},
     "no one-hot term": {"one_hot": 0},
     "Adam for the student": {"student_optimizer": "adam", "student_rate": 2e-3},
@@ -70,7 +72,9 @@ class Ablation:
 
 
 def main() -> None:
-    given = options(__doc__, rows=(ROWS, ["fashion-bn", "fashion-folded"]), variants=VARIANTS).parse_args()
+    parser = options(__doc__, rows=ROWS, variants=VARIANTS)
+    parser.set_defaults(rows=["fashion-bn", "fashion-folded"])
+    given = parser.parse_args()
     minutes = given.minutes or MINUTES
     told = {"cpu_minutes": minutes, "recipe": find_method("edgekd").recipe.model_dump(exclude_defaults=True)}
     trials = itertools.product(range(given.seeds), given.rows, given.variants)

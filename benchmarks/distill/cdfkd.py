@@ -234,7 +234,8 @@ class Collaboration:
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    parser = options(__doc__, cases=(CASES, ["mnist-tiny", "fashion"]), variants=VARIANTS)
+    parser = options(__doc__, cases=CASES, variants=VARIANTS)
+    parser.set_defaults(cases=["mnist-tiny", "fashion"])
     parser.add_argument("--steps", type=int, help="rounds instead of minutes, for a smoke test")
     parser.add_argument("--teachers", type=Path, default=ROOT / "runs/teachers", help="their folder")
     given = parser.parse_args(arguments)

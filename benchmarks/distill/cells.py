@@ -16,7 +16,7 @@ import tempfile
 import threading
 import time
 from abc import abstractmethod
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -111,14 +111,11 @@ def clocks(given: argparse.Namespace, own: Mapping[str, float]) -> dict[str, tup
     return {name: (["--minutes", one, "--clock", "cpu"], one) for name, one in minutes.items()}
 
 
-def options(
-    description: str | None, **choices: Iterable[str] | tuple[Iterable[str], Sequence[str]]
-) -> argparse.ArgumentParser:
-    """What all of them are told, and an option for each of `choices`: all there is, or that and a default."""
+def options(description: str | None, **choices: Iterable[str]) -> argparse.ArgumentParser:
+    """What all of them are told, and an option for each of `choices`: all there is, if nothing is said."""
     parser = argparse.ArgumentParser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
-    for name, told in choices.items():
-        there, default = told if isinstance(told, tuple) else (told, list(told))
-        parser.add_argument(f"--{name}", nargs="+", choices=list(there), default=default)
+    for name, there in choices.items():
+        parser.add_argument(f"--{name}", nargs="+", choices=list(there), default=list(there))
     parser.add_argument("--seeds", type=int, default=3, help="how many, from 0")
     parser.add_argument("--cores", type=int, default=os.cpu_count(), help="how many runs at a time")
     parser.add_argument("--minutes", type=float, help="of CPU time of each run, instead of its own")

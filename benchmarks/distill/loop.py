@@ -52,6 +52,7 @@ def round_of(training: Training) -> None:
     """As in `edgekd.distill`."""
     training.begin_round(training.step / 1000)
     training.generator_round(lambda: False)
+    training.ask_about_children(training.recipe.children)
     for _ in range(training.recipe.student_steps):
         training.student_step(*training.diet())
     training.step += 1

@@ -29,6 +29,7 @@ class Bank:
         low, high: range of image values.
         ranks: the processes that share it: image i lies with process i modulo their number.
         kind: type of the codes that images are kept as.
+        stay: of the first images so many are never forgotten.
     """
 
     def __init__(
@@ -40,19 +41,20 @@ class Bank:
         high: Bound,
         ranks: Ranks = ALONE,
         kind: CodeType = "uint8",
+        stay: int = 0,
     ) -> None:
         self.capacity, self.low, self.high, self.ranks, self.kind = capacity, low, high, ranks, kind
         rows = -(-capacity // ranks.size)
         self.codes = torch.zeros((rows, *shape), dtype=getattr(torch, kind))
         self.targets = torch.zeros((rows, *kept))
-        self.written = 0
+        self.stay, self.written = stay, 0
 
     def __len__(self) -> int:
         return min(self.written, self.capacity)
 
     def add(self, images: Tensor, targets: Tensor) -> None:
         """Store N images and their targets, over the oldest where the ring is full."""
-        places = (self.written + torch.arange(len(images))) % self.capacity
+        places = self._places(torch.arange(self.written, self.written + len(images)))
         mine = self.ranks.mine(places)
         rows = places[mine] // self.ranks.size
         self.codes[rows] = to_codes(images[mine], self.low, self.high, self.kind)
@@ -78,9 +80,18 @@ class Bank:
         return self.newest(len(self))
 
     def newest(self, count: int) -> tuple[Tensor, Tensor]:
-        """The last `count` stored codes and targets, oldest first; all where there are fewer."""
-        order = torch.arange(self.written - min(count, len(self)), self.written) % max(1, self.capacity)
+        """The last `count` stored codes and targets, oldest first; all where there are fewer.
+
+        Once the ring has turned, those that stay are not among them.
+        """
+        there = len(self) - (self.stay if self.written > self.capacity else 0)
+        order = self._places(torch.arange(self.written - min(count, there), self.written))
         return self.codes_at(order), self.ranks.rows(self.targets, order)
+
+    def _places(self, numbers: Tensor) -> Tensor:
+        """Where the images lie that were the so-and-so-many-th to be added, counted from 0."""
+        ring = max(1, self.capacity - self.stay)
+        return torch.where(numbers < self.stay, numbers, self.stay + (numbers - self.stay) % ring)
 
     def state_dict(self) -> dict[str, object]:
         """What a checkpoint needs: only the filled part. Of several processes the first has all of it."""

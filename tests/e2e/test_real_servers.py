@@ -21,6 +21,7 @@ from edgekd.teachers.pixels import Stated
 
 pytestmark = pytest.mark.slow
 TINY = {"generator_batch": 32, "student_batch": 32, "student_steps": 2, "bank": 256, "prior": 64, "latent": 8}
+TINY |= {"children": 0}
 SET = [word for key, value in TINY.items() for word in ("--set", f"{key}={value}")]
 ASK = [*SET, "--set", "generator_width=8", "--gradient", "estimate", "--directions", "1", "--threads", "1"]
 PROBES, ROUND = 4, 64

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -64,3 +66,11 @@ def test_what_was_measured_otherwise_is_dropped(table: Counted, cells: Any) -> N
 def test_nothing_begins_that_would_end_too_late(table: Counted, cells: Any) -> None:
     cells.fill(table, [cells.Cell(("rows", "a"), 0, {}, 5.0)], cores=1, minutes=4.0)
     assert table.measured == []
+
+
+@pytest.mark.parametrize("name", ["ablation", "black_box", "cdfkd", "run", "teacher_class"])
+def test_each_of_them_tells_what_it_may_be_told(name: str) -> None:
+    command = [sys.executable, BENCHMARKS / "distill" / f"{name}.py", "--help"]
+    told = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert (told.returncode, told.stderr) == (0, "")
+    assert "--seeds" in told.stdout

@@ -8,38 +8,41 @@ from edgekd.config import DistillSettings
 from edgekd.settings import fitted, resolve_settings
 
 
-def batches(settings: DistillSettings) -> tuple[int, int]:
-    return settings.recipe.generator_batch, settings.recipe.student_batch
+def batches(settings: DistillSettings) -> tuple[int, int, int]:
+    recipe = settings.recipe
+    return recipe.generator_batch, recipe.student_batch, recipe.children
 
 
 @pytest.mark.parametrize(
     ("size", "expected"),
     [
-        ((28, 28), (128, 256)),
-        ((32, 32), (128, 256)),
-        ((64, 64), (32, 64)),
-        ((40, 48), (64, 136)),
-        ((224, 224), (16, 32)),
+        ((28, 28), (128, 256, 96)),
+        ((32, 32), (128, 256, 96)),
+        ((64, 64), (32, 64, 24)),
+        ((40, 48), (64, 136, 48)),
+        ((224, 224), (16, 32, 8)),
     ],
 )
-def test_they_hold_as_many_pixels_as_those_for_small_images(size: tuple[int, int], expected: tuple[int, int]) -> None:
-    found = fitted(resolve_settings({}), *size)
+def test_they_hold_as_many_pixels_as_those_for_small_images(
+    size: tuple[int, int], expected: tuple[int, int, int]
+) -> None:
+    found, whole = fitted(resolve_settings({}), *size), resolve_settings({})
     assert batches(found) == expected
-    assert found.recipe.model_copy(update=dict(zip(("generator_batch", "student_batch"), (128, 256), strict=True))) == (
-        resolve_settings({}).recipe
-    )
+    sizes = dict(zip(("generator_batch", "student_batch", "children"), batches(whole), strict=True))
+    assert found.recipe.model_copy(update=sizes) == whole.recipe
 
 
 @pytest.mark.parametrize(
     ("told", "expected"),
     [
-        ({"recipe": {"generator_batch": 128}}, (128, 32)),
-        ({"recipe": {"student_batch": 8}}, (16, 8)),
-        ({"recipe": {"fit": False}}, (128, 256)),
-        ({"method": "dafl"}, (528, 512)),
+        ({"recipe": {"generator_batch": 128}}, (128, 32, 8)),
+        ({"recipe": {"student_batch": 8}}, (16, 8, 8)),
+        ({"recipe": {"children": 40}}, (16, 32, 40)),
+        ({"recipe": {"fit": False}}, (128, 256, 96)),
+        ({"method": "dafl"}, (528, 512, 0)),
     ],
 )
-def test_what_was_asked_for_or_published_is_left_alone(told: dict[str, Any], expected: tuple[int, int]) -> None:
+def test_what_was_asked_for_or_published_is_left_alone(told: dict[str, Any], expected: tuple[int, int, int]) -> None:
     assert batches(fitted(resolve_settings(told), 96, 128)) == expected
 
 

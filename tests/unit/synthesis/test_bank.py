@@ -38,6 +38,14 @@ def test_the_ring_forgets_the_oldest():
     assert torch.equal((images.flatten() * 255).round(), answers.flatten())
 
 
+def test_what_is_to_stay_is_not_forgotten():
+    bank = Bank(5, (1, 1, 1), (1,), 0.0, 1.0, stay=2)
+    for values in ((1, 2, 3, 4), (5, 6), (7, 8, 9), (10,)):
+        bank.add(*numbered(*values))
+    assert bank.codes.flatten().tolist() == [1, 2, 9, 10, 8]
+    assert bank.in_order()[0].flatten().tolist() == [8, 9, 10]
+
+
 def test_a_restored_bank_goes_on_as_the_old_one():
     bank, other = (Bank(4, (1, 1, 1), (1,), 0.0, 1.0) for _ in range(2))
     bank.add(*numbered(1, 2, 3, 4, 5, 6))
