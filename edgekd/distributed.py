@@ -13,6 +13,7 @@ and the run is resumed, with as many processes as one likes.
 
 from __future__ import annotations
 
+import atexit
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -34,7 +35,14 @@ def processes() -> Ranks:
     if not distributed.is_initialized():  # nobody is given up for being slow: torchrun ends us when another has failed
         with _reported():
             distributed.init_process_group("gloo", timeout=timedelta(days=1))
+        atexit.register(_leave)
     return Ranks(distributed.get_rank(), distributed.get_world_size())
+
+
+def _leave() -> None:
+    """End gloo's threads while Python still runs: one that outlives it aborts the process, with SIGABRT."""
+    if distributed.is_initialized():
+        distributed.destroy_process_group()
 
 
 @dataclass(frozen=True)

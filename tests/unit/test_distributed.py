@@ -148,6 +148,27 @@ def torchrun(folder: Path, *arguments: object) -> subprocess.Popen[str]:
     return subprocess.Popen([*launcher, *map(str, arguments)], cwd=folder, env=environment, **pipes)
 
 
+LEAVING = """import atexit
+from torch import distributed
+from edgekd.distributed import processes
+def look():
+    assert not distributed.is_initialized()
+    print("left")
+atexit.register(look)  # called last, as it is registered first
+processes().meet()
+"""
+
+
+@pytest.mark.slow
+def test_the_group_is_left_before_python_ends(tmp_path) -> None:
+    """Of one that is not left, a thread of gloo's aborted every fourth run."""
+    (tmp_path / "leaving.py").write_text(LEAVING)
+    running = torchrun(tmp_path, "leaving.py")
+    out, err = running.communicate(timeout=300)
+    assert running.returncode == 0, err
+    assert out.count("left") == 2
+
+
 TOLD = ("state", "stopped", "queries")
 SET = [word for key, value in SMALL.items() for word in ("--set", f"{key}={value}")]
 
