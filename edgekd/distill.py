@@ -223,24 +223,14 @@ def _loop(
     checkpoint_seconds: float,
 ) -> None:
     """Generator steps, student steps, log, checkpoint; until time, steps or queries are used up, one round at least."""
-    recipe, told = training.recipe, training.ranks.told
+    told = training.ranks.told
     journal = Journal(training, run, watch, ledger)
     saved, pause = time.monotonic(), checkpoint_seconds
     ledger.begin_rounds()
     while ((fraction := clock.fraction()) < 1 or not training.step) and (
-        recipe.asked or told(ledger.affords_a_round())
+        training.recipe.asked or told(ledger.affords_a_round())
     ):
-        training.begin_round(fraction)
-        images, targets, terms = training.generator_round(clock.expired)
-        if count := due(training, fraction, ledger.limit):
-            training.ask_next(images, count)
-        training.ask_about_children(recipe.children)
-        for _ in range(0 if training.warming_up else recipe.student_steps):
-            batch = (images, targets) if recipe.share_batch else training.diet()
-            terms |= training.student_step(*batch)
-            if clock.expired():
-                break
-        training.step += 1
+        terms = training.round(fraction, due(training, fraction, ledger.limit), clock.expired)
         training.seconds = clock.seconds()
         journal.note(terms, clock.fraction())
         journal.tell_health(training.examine())

@@ -1,6 +1,7 @@
 """What changes while a student is distilled: networks, optimisers, banks, counters. All a checkpoint holds.
 
-It knows how to take one generator step and one student step. When to take them is the loop's business, in `distill`.
+It knows how to take a round: generator steps, questions, student steps. When to take one is the loop's business, in
+`distill`.
 """
 
 from __future__ import annotations
@@ -47,6 +48,7 @@ ASIDE = 32
 PART = 256  # images asked about or answered at a time
 EACH = 1024
 """Images of each bank by which students are compared."""
+Expired = Callable[[], bool]
 Terms = dict[str, Tensor]
 """Loss terms by name. They stay tensors until they are told: a GPU need not be waited for."""
 
@@ -146,6 +148,30 @@ class Training:
         self.spent |= count < len(images)
         return images[:count]
 
+    def round(self, fraction: float, due: int = 0, expired: Expired = lambda: False) -> Terms:
+        """Updates of the generator, questions to the teachers, updates of the student.
+
+        Args:
+            fraction: of the run that is done.
+            due: images to choose and ask about, where the recipe chooses them.
+            expired: whether the run's time is up: a round may be long.
+
+        Returns:
+            The loss terms of the last updates.
+        """
+        self.begin_round(fraction)
+        images, targets, terms = self.generator_round(expired)
+        if due:
+            self.ask_next(images, due)
+        self.ask_about_children(self.recipe.children)
+        for _ in range(0 if self.warming_up else self.recipe.student_steps):
+            batch = (images, targets) if self.recipe.share_batch else self.diet()
+            terms |= self.student_step(*batch)
+            if expired():
+                break
+        self.step += 1
+        return terms
+
     def begin_round(self, fraction: float) -> None:
         """What depends on the fraction of the run that is done, and what does not outlive a round."""
         recipe = self.recipe
@@ -159,11 +185,8 @@ class Training:
         elif self.generator.latents.renew():
             self.generator_optimizer.state.clear()
 
-    def generator_round(self, expired: Callable[[], bool]) -> tuple[Tensor, Tensor, Terms]:
+    def generator_round(self, expired: Expired) -> tuple[Tensor, Tensor, Terms]:
         """The generator's updates of one round; keeps every batch it made, or the one of least loss.
-
-        Args:
-            expired: whether the run's time is up: a round may be long.
 
         Returns:
             The images and targets kept last, and the loss terms of the last update. Where the teachers are asked

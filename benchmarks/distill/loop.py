@@ -36,36 +36,26 @@ LAYERS = re.compile(r"conv|batch_norm|mm|linear|relu|threshold|clamp_min|pool|ha
 """Kernels of the networks' layers, forward and backward (a rectifier goes by three names)."""
 STEP = "Optimizer.step"
 """The range that torch's optimizers mark: Muon multiplies matrices there, and that is no layer's work."""
-WARM = 4
+WARM, ROUNDS = 4, 1000
 
 
 def prepared(name: str, folder: Path) -> Training:
     """The default method's training on one row, with its procedural images asked about."""
     row = ROWS[name]
-    training = begun(row, resolve_settings({"student": row.student, "steps": 1000}), folder)
+    training = begun(row, resolve_settings({"student": row.student, "steps": ROUNDS}), folder)
     for _ in range(8):
         training.ask_about_prior()
     return training
 
 
-def round_of(training: Training) -> None:
-    """As in `edgekd.distill`."""
-    training.begin_round(training.step / 1000)
-    training.generator_round(lambda: False)
-    training.ask_about_children(training.recipe.children)
-    for _ in range(training.recipe.student_steps):
-        training.student_step(*training.diet())
-    training.step += 1
-
-
 def shares(training: Training, rounds: int) -> dict[str, float]:
     """Of the wall clock, by kind."""
     for _ in range(WARM):
-        round_of(training)
+        training.round(training.step / ROUNDS)
     started = time.perf_counter()
     with profile(activities=[ProfilerActivity.CPU]) as seen:
         for _ in range(rounds):
-            round_of(training)
+            training.round(training.step / ROUNDS)
         wall = time.perf_counter() - started
     found: Counter[str] = Counter()
     for event in seen.events():
