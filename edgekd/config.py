@@ -134,7 +134,10 @@ class Recipe(Record):
     )
     bank: int = Field(ge=0, description="generated images kept for replay, with the teacher's answers")
     prior: int = Field(ge=0, description="procedural images the teacher is asked about before training")
-    prior_share: float = Field(ge=0, lt=1, description="their share of every student batch")
+    prior_share: float = Field(ge=0, lt=1, description="their share of student batches, on average over the run")
+    prior_fall: float = Field(
+        default=0.0, ge=0, le=1, description="by what part of it that share is larger at first, and smaller at last"
+    )
     fit: bool = Field(
         default=False, description="what is not set suits the images: smaller batches above 32x32, and rows of a table"
     )

@@ -110,6 +110,7 @@ class Training:
         self.prior = Bank(sizes[1], *kept, ranks, kind, stay=own)
         self.held_out = Bank(sizes[2], *kept, kind=kind)  # few: every process has all of them
         self.step, self.seconds, self.images_seen, self.warming_up = 0, 0.0, 0, False
+        self.prior_share = recipe.prior_share
         self.examined, self.collapses, self.asked, self.spent = 0, 0, 0, False
         self.bare = all(teacher.signals == {Signal.LABELS} for teacher in teachers) and spec.task == "classes"
         self.supply = Supply(self.bank if alone and proxies is None else self.prior, self._scores, proxies)
@@ -177,6 +178,7 @@ class Training:
         recipe = self.recipe
         self.warming_up = not self.alone and fraction < recipe.warm_up
         learned = max(0.0, fraction - recipe.warm_up) / (1 - recipe.warm_up)
+        self.prior_share = min(1.0, recipe.prior_share * (1 + recipe.prior_fall * (1 - 2 * min(fraction, 1.0))))
         _set_rate(self.generator_optimizer, recipe.generator_rate, fraction if recipe.anneal == "both" else 0.0)
         _set_rate(self.student_optimizer, recipe.student_rate, 0.0 if recipe.anneal == "none" else learned)
         reborn = bool(self.step and recipe.generator_life) and self.step % recipe.generator_life == 0
@@ -381,7 +383,7 @@ class Training:
         if self.recipe.fresh:
             return self._generated()
         count = self.recipe.student_batch
-        from_prior = round(count * self.recipe.prior_share) if self.prior.capacity else 0
+        from_prior = round(count * self.prior_share) if self.prior.capacity else 0
         if not len(self.bank):  # nothing that was generated has been asked about yet
             return self._jittered(*self.prior.draw(count))
         images, targets = self.bank.draw(count - from_prior)

@@ -10,12 +10,14 @@ import pytest
 import torch
 from test_black_box import npz
 from test_distill import interrupted, settings, weights
+from torch import Tensor
 
 from edgekd.config import DistillSettings
 from edgekd.distill import distill
 from edgekd.errors import BadSetting
 from edgekd.run_folder import RunFolder
 from edgekd.settings import following
+from edgekd.synthesis.bank import Bank
 
 BREEDING = {"prior": 64, "children": 16, "doubted": 1.0}
 
@@ -48,6 +50,27 @@ def test_images_of_one_s_own_stay(teacher_file: Path, tmp_path: Path) -> None:
     assert {codes.numpy().tobytes() for codes in part(some, "prior")["codes"][:20]} == images
     distill(teacher_file, breeding(steps=2, samples=str(own), recipe={"prior": 20}), filled)
     assert {codes.numpy().tobytes() for codes in part(filled, "prior")["codes"]} == images
+
+
+def test_procedural_images_give_way_to_generated_ones(
+    teacher_file: Path, run: RunFolder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    drawn: list[tuple[int, int]] = []
+    draw = Bank.draw
+
+    def noted(bank: Bank, count: int) -> tuple[Tensor, Tensor]:
+        drawn.append((bank.capacity, count))
+        return draw(bank, count)
+
+    monkeypatch.setattr(Bank, "draw", noted)
+    falling = {"prior_share": 0.5, "prior_fall": 1.0, "student_steps": 1}
+    distill(teacher_file, breeding(steps=4, recipe=falling), run)
+    assert [count for capacity, count in drawn if capacity == 64] == [32, 24, 16, 8]
+    assert [count for capacity, count in drawn if capacity == 256] == [0, 8, 16, 24]
+    steep = {"prior_share": 0.75, "prior_fall": 0.5, "student_steps": 1}
+    drawn.clear()
+    distill(teacher_file, breeding(steps=2, recipe=steep), run, overwrite=True)
+    assert [count for capacity, count in drawn if capacity == 64] == [32, 24]
 
 
 def test_what_the_student_is_sure_of_is_not_asked(teacher_file: Path, run: RunFolder) -> None:
