@@ -15,7 +15,7 @@ from typing import Any
 import typer
 from typer.main import get_command
 
-from edgekd import api, config
+from edgekd import api, config, devices
 from edgekd.cli import app
 
 ROOT = Path(__file__).parent.parent
@@ -98,12 +98,12 @@ def _example(lines: str) -> str:
 RECORDS = {
     "Of a distillation: `--config FILE`, run.json": config.DistillSettings,
     "Of its recipe: `--set KEY=VALUE`": config.Recipe,
-    "Of a target, and its tables": config.Target,
-    "[runtime]": config.Runtime,
-    "[model]": config.ModelLimits,
-    "[quantization]": config.Quantization,
-    "[bench]": config.Protocol,
-    "Of a calibration recipe": config.CalibrationRecipe,
+    "Of a target, and its tables": devices.Target,
+    "[runtime]": devices.Runtime,
+    "[model]": devices.ModelLimits,
+    "[quantization]": devices.Quantization,
+    "[bench]": devices.Protocol,
+    "Of a calibration recipe": devices.CalibrationRecipe,
 }
 
 
@@ -117,7 +117,7 @@ def _fields(title: str, record: Any) -> str:
     for name, field in record.model_fields.items():
         kind = getattr(field.annotation, "__name__", None) if not hasattr(field.annotation, "__args__") else None
         default = "required" if field.is_required() else _code(repr(field.get_default(call_default_factory=True)))
-        shown = (kind or str(field.annotation)).replace("typing.", "").replace("edgekd.config.", "")
+        shown = re.sub(r"typing\.|edgekd\.(config|devices)\.", "", kind or str(field.annotation))
         cells = [_code(field.alias or name), _code(shown), default, _text(field.description or "")]
         lines.append(f"| {' | '.join(cells)} |")
     return "\n".join(lines)

@@ -149,7 +149,7 @@ def export(
         EdgekdError: a file answers otherwise than torch, or quantization failed.
     """
     import edgekd.export as exporting  # noqa: PLC0415
-    from edgekd.config import load_recipe, load_target  # noqa: PLC0415
+    from edgekd.devices import load_recipe, load_target  # noqa: PLC0415
 
     device, recipe = load_target(target), load_recipe(calibration)
     form: dict[str, Any] = {"keep_headers": keep_headers, "header_outputs": header_outputs, "apart": split}
@@ -188,7 +188,7 @@ def bench(
         UnknownName, BadSetting: no such target, a damaged one, or a shape told for a run.
     """
     import edgekd.bench as benching  # noqa: PLC0415
-    from edgekd.config import load_target  # noqa: PLC0415
+    from edgekd.devices import load_target  # noqa: PLC0415
     from edgekd.errors import BadSetting  # noqa: PLC0415
 
     device = load_target(target)

@@ -17,7 +17,7 @@ from onnx import ModelProto, TensorProto
 from pydantic import BaseModel
 
 from edgekd import onnx_file
-from edgekd.config import Target
+from edgekd.devices import Target
 from edgekd.errors import CannotLoad, EdgekdError
 from edgekd.inference import open_session
 from edgekd.quantize.preparation import QUANTIZED, fixed_shapes

@@ -17,7 +17,7 @@ from onnx import ModelProto
 
 from edgekd import __version__, bill, leftovers, onnx_file, part_files, split
 from edgekd.codes import from_codes, stored_as, to_codes
-from edgekd.config import CalibrationRecipe, Target
+from edgekd.devices import CalibrationRecipe, Target
 from edgekd.errors import BadModel, BadRun
 from edgekd.extras import has_distill, require_distill
 from edgekd.headers import Form, form_of

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from edgekd import onnx_file
-from edgekd.config import Target
+from edgekd.devices import Target
 from edgekd.errors import EdgekdError
 from edgekd.inference import Floats, agreement, by_class, fed_type, in_batches, open_session, typed
 from edgekd.part_files import HEAD, names_of

@@ -29,7 +29,8 @@ from typing import TYPE_CHECKING, Any
 
 from edgekd import __version__, onnx_file, units
 from edgekd.candidates import Candidate, candidates, shares
-from edgekd.config import DistillSettings, Reach, Record, Target, load_recipe, validated
+from edgekd.config import DistillSettings, Reach, Record, validated
+from edgekd.devices import Target, load_recipe
 from edgekd.errors import BadRun, BadSetting, NotMeasurable
 from edgekd.gate import LIMITS, Budget, check
 from edgekd.report.comparison import leading, write_comparison

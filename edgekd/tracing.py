@@ -23,7 +23,7 @@ from torch import Tensor, nn
 
 from edgekd import __version__, onnx_file
 from edgekd.codes import vocabulary
-from edgekd.config import ModelLimits
+from edgekd.devices import ModelLimits
 from edgekd.errors import EdgekdError
 from edgekd.inference import agreement, by_class, fed, fed_shape, in_parts, open_session, typed
 from edgekd.quiet import quiet

@@ -29,7 +29,7 @@ from torch.nn import functional
 
 from edgekd import __version__, onnx_file
 from edgekd.codes import from_codes, vocabulary
-from edgekd.config import Target
+from edgekd.devices import Target
 from edgekd.errors import BadData, BadRun, BadSetting
 from edgekd.inference import Floats
 from edgekd.networks import load_student

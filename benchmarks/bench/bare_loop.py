@@ -19,7 +19,7 @@ from kept import ROOT, conclude, trials
 from edgekd.bench.child import timed
 from edgekd.bench.inputs import describe
 from edgekd.bench.local import Request, measure
-from edgekd.config import load_target
+from edgekd.devices import load_target
 from edgekd.onnx_file import load
 
 MODEL = ROOT / "examples" / "teacher.onnx"

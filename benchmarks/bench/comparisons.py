@@ -23,7 +23,7 @@ from onnx import TensorProto, helper, numpy_helper
 
 from edgekd.bench.inputs import InputSpec
 from edgekd.bench.local import Request, measure
-from edgekd.config import load_target
+from edgekd.devices import load_target
 from edgekd.timing import Samples, change, thinned
 
 LAYERS, CHANNELS, SIDE = 20, 24, 16

@@ -29,7 +29,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 import data
 from reader import Reader, in_batches
 
-from edgekd.config import load_recipe, load_target
+from edgekd.devices import load_recipe, load_target
 from edgekd.inference import logits
 from edgekd.quantize import Terms
 from edgekd.quantize.any_model import export_model

@@ -49,7 +49,7 @@ def peak() -> int:
 
 
 def ours(model: Path, method: str, samples: Drawn, out: Path) -> None:
-    from edgekd.config import Quantization, load_recipe  # noqa: PLC0415 - counted in
+    from edgekd.devices import Quantization, load_recipe  # noqa: PLC0415 - counted in
     from edgekd.quantize import quantized  # noqa: PLC0415
 
     quantized(model, out, samples, quantization=Quantization(), recipe=load_recipe(method), metadata={})

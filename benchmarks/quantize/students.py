@@ -28,7 +28,7 @@ import data
 
 from edgekd import onnx_file
 from edgekd.bench import bench
-from edgekd.config import load_target
+from edgekd.devices import load_target
 from edgekd.inference import fed, logits
 from edgekd.run_folder import RunFolder
 

@@ -15,7 +15,7 @@ from edgekd.bench.child import fingerprint
 from edgekd.bench.inputs import InputSpec
 from edgekd.bench.local import Request
 from edgekd.bench.where import runner_at
-from edgekd.config import Target
+from edgekd.devices import Target
 from edgekd.errors import CannotLoad
 from edgekd.run_folder import scratch
 

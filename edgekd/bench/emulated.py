@@ -18,7 +18,7 @@ from statistics import median
 
 from edgekd.bench import local
 from edgekd.bench.local import CHILD_FILE, Answer, Request, Runner
-from edgekd.config import Place
+from edgekd.devices import Place
 from edgekd.errors import NotMeasurable
 from edgekd.run_folder import scratch
 

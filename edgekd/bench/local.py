@@ -18,7 +18,7 @@ from typing import IO, Any, Literal
 import numpy as np
 
 from edgekd.bench.inputs import InputSpec
-from edgekd.config import Protocol, Runtime
+from edgekd.devices import Protocol, Runtime
 from edgekd.errors import CannotLoad, NotMeasurable
 from edgekd.timing import Samples
 

@@ -10,7 +10,7 @@ from edgekd.bench import local, record
 from edgekd.bench.inputs import describe
 from edgekd.bench.local import Request, Runner, Task
 from edgekd.bench.protocol import Watch, bench
-from edgekd.config import Target
+from edgekd.devices import Target
 from edgekd.inference import fed_shape
 from edgekd.onnx_file import load
 from edgekd.part_files import HEAD, exported_parts

@@ -16,7 +16,7 @@ from edgekd.bench.child import fingerprint
 from edgekd.bench.inputs import describe
 from edgekd.bench.local import Measurement, Request, Runner, measure
 from edgekd.codes import extent
-from edgekd.config import Runtime, Target
+from edgekd.devices import Runtime, Target
 from edgekd.errors import BadSetting, NotMeasurable
 from edgekd.onnx_file import load
 from edgekd.run_folder import HeldOut

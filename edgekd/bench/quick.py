@@ -9,7 +9,7 @@ import onnxruntime
 
 from edgekd.bench.protocol import bench
 from edgekd.bench.where import foreign
-from edgekd.config import Protocol, Target
+from edgekd.devices import Protocol, Target
 from edgekd.errors import EdgekdError
 
 _SHORT = Protocol(processes=3, warmup_runs=5, warmup_seconds=0.1, runs=50, seconds=0.3)

@@ -44,7 +44,7 @@ from edgekd.bench.local import CAP_SECONDS, Answer, Measurement, Request, Task
 from edgekd.bench.operators import by_operator
 from edgekd.bench.placement import placed
 from edgekd.bench_record import SCHEMA
-from edgekd.config import Target
+from edgekd.devices import Target
 from edgekd.timing import TIMES, Samples, change, median_interval, p99, quantile, thinned
 
 KEPT_SAMPLES = 1000

@@ -17,7 +17,7 @@ from shlex import quote
 from edgekd import onnx_file
 from edgekd.bench import local
 from edgekd.bench.local import CHILD_FILE, Answer, Request
-from edgekd.config import Place
+from edgekd.devices import Place
 from edgekd.errors import CannotLoad, NotMeasurable
 
 PATIENCE = 60.0

@@ -13,7 +13,7 @@ from edgekd.bench.local import Task
 from edgekd.bench.of_run import bench_run
 from edgekd.bench.protocol import Watch, bench
 from edgekd.bench.where import runner_at
-from edgekd.config import Target
+from edgekd.devices import Target
 from edgekd.errors import BadSetting
 from edgekd.run_folder import RunFolder, atomic, scratch, write_json
 

@@ -21,7 +21,7 @@ from typing import Any
 from edgekd import onnx_file
 from edgekd.bench import child, local
 from edgekd.bench.local import Answer, Request, Runner
-from edgekd.config import Place
+from edgekd.devices import Place
 from edgekd.errors import CannotLoad, NotMeasurable
 from edgekd.run_folder import scratch
 

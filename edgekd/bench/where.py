@@ -10,7 +10,7 @@ from functools import partial
 from edgekd.bench import emulated, local, remote, web
 from edgekd.bench.child import CPUINFO, cpu_flags, text_of
 from edgekd.bench.local import Answer, Request, Runner
-from edgekd.config import Machine, Place
+from edgekd.devices import Machine, Place
 from edgekd.errors import NotMeasurable
 
 _NAMES = {"amd64": "x86_64", "arm64": "aarch64"}

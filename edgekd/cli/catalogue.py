@@ -45,7 +45,7 @@ def targets_list(json: Json = False) -> None:
 @targets.command("show")
 def targets_show(name: str, json: Json = False) -> None:
     """Everything about one device, defaults included."""
-    from edgekd.config import load_target
+    from edgekd.devices import load_target
 
     record = load_target(name).model_dump(mode="json", by_alias=True)
     terminal.show(record, terminal.table(_flat(record)), as_json=json)
@@ -54,7 +54,7 @@ def targets_show(name: str, json: Json = False) -> None:
 @targets.command("schema")
 def targets_schema() -> None:
     """The JSON Schema of a target's file, for editors and checkers."""
-    from edgekd.config import Target
+    from edgekd.devices import Target
 
     _schema(Target)
 
@@ -68,7 +68,7 @@ def calibration_list(json: Json = False) -> None:
 @calibration.command("show")
 def calibration_show(name: str, json: Json = False) -> None:
     """Everything about one recipe, defaults included."""
-    from edgekd.config import load_recipe
+    from edgekd.devices import load_recipe
 
     record = load_recipe(name).model_dump(mode="json", by_alias=True)
     terminal.show(record, terminal.table(_flat(record)), as_json=json)
@@ -77,6 +77,6 @@ def calibration_show(name: str, json: Json = False) -> None:
 @calibration.command("schema")
 def calibration_schema() -> None:
     """The JSON Schema of a recipe's file."""
-    from edgekd.config import CalibrationRecipe
+    from edgekd.devices import CalibrationRecipe
 
     _schema(CalibrationRecipe)

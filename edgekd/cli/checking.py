@@ -18,7 +18,7 @@ def check(
 ) -> None:
     """Say whether a device's runtime will take a model: yes, maybe or no, and why; exit 1 for no."""
     from edgekd import compatibility
-    from edgekd.config import load_target
+    from edgekd.devices import load_target
 
     verdict = compatibility.check(model, load_target(target))
     record = {"schema": compatibility.SCHEMA, **verdict.model_dump(mode="json")}

@@ -198,7 +198,7 @@ def _transferred(
     runs: list[str], samples: Path | None, out: Path | None, seed: int, overwrite: bool, said: list[str], json: bool
 ) -> None:
     """`edgekd distill RUN --head-only`."""
-    from edgekd.config import load_target
+    from edgekd.devices import load_target
     from edgekd.extras import require_distill
 
     where = "--head-only"

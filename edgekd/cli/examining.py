@@ -18,7 +18,7 @@ def doctor(
 ) -> None:
     """What this machine is, and what each target could measure on it."""
     from edgekd.bench import doctor as examination
-    from edgekd.config import load_target
+    from edgekd.devices import load_target
 
     found = examination.examine({name: load_target(name) for name in target or shipped.names("targets")})
     parts = (

@@ -13,7 +13,7 @@ from edgekd.cli.reporting import FormatName, format_of, of_measurement, of_verdi
 from edgekd.errors import BadSetting, NotMeasurable
 
 if TYPE_CHECKING:
-    from edgekd.config import Target
+    from edgekd.devices import Target
     from edgekd.run_folder import RunFolder
 
 Strict = Annotated[bool, typer.Option("--strict", help="Exit 1 also when nodes fell back or nobody can decide.")]
@@ -90,7 +90,8 @@ def bench(
 
 def _device(name: str, threads: int | None, processes: int | None, affinity: str | None) -> Target:
     """A target, with what flags say otherwise."""
-    from edgekd.config import Target, load_target, validated
+    from edgekd.config import validated
+    from edgekd.devices import Target, load_target
 
     told = load_target(name).model_dump(by_alias=True)
     if threads is not None:

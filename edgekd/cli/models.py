@@ -25,7 +25,7 @@ from edgekd.cli.options import (
 from edgekd.errors import BadSetting
 
 if TYPE_CHECKING:
-    from edgekd.config import CalibrationRecipe, Target
+    from edgekd.devices import CalibrationRecipe, Target
     from edgekd.quantize import Stopwatch, Terms
     from edgekd.run_folder import RunFolder
 
@@ -125,7 +125,7 @@ def export(
     json: Json = False,
 ) -> None:
     """Write student and generator as ONNX, checked against torch, and the student, or any MODEL, as INT8 or float16."""
-    from edgekd.config import load_target
+    from edgekd.devices import load_target
 
     device, recipes = load_target(target), _recipes(calibration, calibration_cache)
     watch, reason = _stopwatch(device, measure and (int8 or fp16))
@@ -170,7 +170,7 @@ def export(
 
 def _recipes(name: str, cache: Path | None) -> list[CalibrationRecipe]:
     """The recipe of that name; for `auto` all that ship, the default first."""
-    from edgekd.config import load_recipe
+    from edgekd.devices import load_recipe
 
     if name != "auto":
         return [load_recipe(name)]

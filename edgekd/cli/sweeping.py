@@ -12,7 +12,7 @@ from edgekd.cli.options import Json, TargetName
 from edgekd.errors import BadSetting
 
 if TYPE_CHECKING:
-    from edgekd.config import Target
+    from edgekd.devices import Target
     from edgekd.sweep import Plan
 
 
@@ -64,7 +64,8 @@ def sweep(
     """Distil several students with one generator, measure them, and name the smallest that meets a budget."""
     limits = {name: value for name, value in locals().items() if name.startswith(("max_", "min_"))}
     from edgekd import sweep as sweeping
-    from edgekd.config import Reach, load_target
+    from edgekd.config import Reach
+    from edgekd.devices import load_target
     from edgekd.extras import require_distill
     from edgekd.gate import read_budget
 

@@ -11,7 +11,7 @@ from onnx import ModelProto, ValueInfoProto
 
 from edgekd import __version__, bill, onnx_file
 from edgekd.codes import extent
-from edgekd.config import CalibrationRecipe, Target
+from edgekd.devices import CalibrationRecipe, Target
 from edgekd.errors import BadSetting, EdgekdError
 from edgekd.quantize.delivery import Order, Precision, Terms, deliver, require_precision
 from edgekd.quantize.preparation import checked

@@ -12,7 +12,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from edgekd.config import CalibrationRecipe, Quantization
+from edgekd.devices import CalibrationRecipe, Quantization
 from edgekd.errors import BadData
 from edgekd.quantize.ranges import Range
 from edgekd.run_folder import atomic

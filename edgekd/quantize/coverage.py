@@ -12,7 +12,7 @@ from typing import Any
 
 from onnx import ModelProto
 
-from edgekd.config import Quantization
+from edgekd.devices import Quantization
 from edgekd.quantize.histogram import Histogram, overlap, share_outside
 from edgekd.quantize.insertion import quantizable
 from edgekd.quantize.observation import observe

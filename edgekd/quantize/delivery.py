@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
-from edgekd.config import CalibrationRecipe, Target
+from edgekd.devices import CalibrationRecipe, Target
 from edgekd.errors import BadSetting
 from edgekd.quantize.coverage import coverage
 from edgekd.quantize.ort_format import converted

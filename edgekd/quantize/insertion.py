@@ -16,7 +16,7 @@ from onnx import ModelProto
 from onnxruntime.quantization import CalibrationMethod, QDQQuantizer, QuantType, TensorsData
 
 from edgekd import __version__, onnx_file
-from edgekd.config import Quantization
+from edgekd.devices import Quantization
 from edgekd.quantize.preparation import OPERATORS, QUANTIZED, WEIGHTED
 from edgekd.quantize.ranges import Range
 from edgekd.quiet import quiet

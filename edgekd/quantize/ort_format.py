@@ -9,7 +9,7 @@ from typing import Any
 import onnxruntime
 
 from edgekd import onnx_file
-from edgekd.config import Target
+from edgekd.devices import Target
 from edgekd.errors import EdgekdError
 from edgekd.quiet import quiet
 from edgekd.run_folder import atomic, scratch

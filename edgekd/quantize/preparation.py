@@ -10,7 +10,7 @@ from onnxruntime.quantization import quant_pre_process
 from onnxruntime.quantization.registry import QDQRegistry, QLinearOpsRegistry
 
 from edgekd import onnx_file
-from edgekd.config import ModelLimits
+from edgekd.devices import ModelLimits
 from edgekd.errors import BadModel, EdgekdError
 from edgekd.quiet import quiet
 from edgekd.run_folder import scratch

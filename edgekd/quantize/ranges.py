@@ -11,7 +11,7 @@ from collections.abc import Callable, Mapping
 import numpy as np
 from numpy.typing import NDArray
 
-from edgekd.config import CalibrationRecipe
+from edgekd.devices import CalibrationRecipe
 from edgekd.quantize.histogram import Histogram
 
 Range = tuple[float, float]

@@ -20,7 +20,7 @@ import numpy as np
 from numpy.typing import NDArray
 from onnx import ModelProto
 
-from edgekd.config import CalibrationRecipe, Quantization
+from edgekd.devices import CalibrationRecipe, Quantization
 from edgekd.errors import EdgekdError
 from edgekd.quantize import bias, equalization
 from edgekd.quantize.histogram import Histogram

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 
 from onnx import ModelProto
 
-from edgekd.config import Quantization
+from edgekd.devices import Quantization
 from edgekd.quantize.insertion import inserted, quantizable
 from edgekd.quantize.judging import Fidelity, Judge
 from edgekd.quantize.ranges import Range

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from onnx import ModelProto
 
 from edgekd import onnx_file
-from edgekd.config import CalibrationRecipe, ModelLimits, Quantization
+from edgekd.devices import CalibrationRecipe, ModelLimits, Quantization
 from edgekd.errors import BadData, EdgekdError
 from edgekd.inference import Floats, open_session
 from edgekd.quantize import cache

@@ -17,7 +17,7 @@ from commands import runner, script
 from tiny_teacher import classifier
 
 from edgekd import shipped
-from edgekd.config import load_target
+from edgekd.devices import load_target
 from edgekd.inference import agreement, logits
 from edgekd.run_folder import RunFolder
 

@@ -17,7 +17,7 @@ from tiny_teacher import classifier
 from edgekd import networks, onnx_file, tracing
 from edgekd.aggregate import aggregate
 from edgekd.bench import bench
-from edgekd.config import load_recipe, load_target
+from edgekd.devices import load_recipe, load_target
 from edgekd.errors import BadData, BadRun, BadSetting
 from edgekd.export import export
 from edgekd.inference import logits, open_session

@@ -9,7 +9,7 @@ import pytest
 
 from edgekd import baseline
 from edgekd.bench import bench
-from edgekd.config import Target
+from edgekd.devices import Target
 from edgekd.errors import BadRun, BadSetting
 
 MS = 10**6

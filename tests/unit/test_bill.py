@@ -13,7 +13,7 @@ from cyclonedx.validation.json import JsonStrictValidator
 from distilled_run import distilled
 
 from edgekd import bill
-from edgekd.config import load_recipe, load_target
+from edgekd.devices import load_recipe, load_target
 from edgekd.errors import CannotLoad
 from edgekd.export import export
 from edgekd.quantize import Terms

@@ -10,7 +10,7 @@ import pytest
 from onnx import TensorProto, helper, numpy_helper
 
 from edgekd.compatibility import check
-from edgekd.config import Quantization, Target, load_recipe, load_target
+from edgekd.devices import Quantization, Target, load_recipe, load_target
 from edgekd.errors import BadModel
 from edgekd.quantize import quantized
 

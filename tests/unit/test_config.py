@@ -7,7 +7,8 @@ from typing import Any
 
 import pytest
 
-from edgekd.config import CalibrationRecipe, DistillSettings, Recipe, Target, load_recipe, load_target, validated
+from edgekd.config import DistillSettings, Recipe, validated
+from edgekd.devices import CalibrationRecipe, Target, load_recipe, load_target
 from edgekd.errors import BadSetting
 from edgekd.objectives import METHODS
 

@@ -14,7 +14,8 @@ import onnxsim
 import pytest
 from tiny_teacher import classifier
 
-from edgekd.config import DistillSettings, load_recipe, load_target
+from edgekd.config import DistillSettings
+from edgekd.devices import load_recipe, load_target
 from edgekd.distill import distill, resolve_settings
 from edgekd.errors import BadModel, BadRun, BadSetting, EdgekdError, UnknownName
 from edgekd.export import export

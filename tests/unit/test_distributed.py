@@ -24,7 +24,7 @@ import torch
 from test_distill import SMALL, interrupted, settings
 from torch import Tensor, nn
 
-from edgekd.config import load_recipe, load_target
+from edgekd.devices import load_recipe, load_target
 from edgekd.distill import distill
 from edgekd.distributed import ALONE, Ranks
 from edgekd.errors import BadSetting

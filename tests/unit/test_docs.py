@@ -10,7 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from edgekd.config import DistillSettings, Recipe, load_target
+from edgekd.config import DistillSettings, Recipe
+from edgekd.devices import load_target
 
 ROOT = Path(__file__).parents[2]
 DOCS = ROOT / "docs"

@@ -20,7 +20,7 @@ from torch import nn
 
 import edgekd
 from edgekd import networks, onnx_file, tracing
-from edgekd.config import ModelLimits, load_recipe, load_target
+from edgekd.devices import ModelLimits, load_recipe, load_target
 from edgekd.errors import BadRun, CannotLoad, EdgekdError
 from edgekd.export import export
 from edgekd.inference import agreement, logits, open_session

@@ -15,7 +15,7 @@ from onnx import TensorProto, helper, numpy_helper
 
 from edgekd import onnx_file
 from edgekd.codes import from_codes
-from edgekd.config import Quantization, load_recipe, load_target
+from edgekd.devices import Quantization, load_recipe, load_target
 from edgekd.errors import BadModel, CannotLoad
 from edgekd.export import export
 from edgekd.finetuning import Examples, fine_tuned, trainable

@@ -11,7 +11,7 @@ from records import run_record
 
 from edgekd import inference, onnx_file
 from edgekd.bench import bench
-from edgekd.config import Target
+from edgekd.devices import Target
 from edgekd.errors import BadModel, BadRun, BadSetting, UnknownName
 from edgekd.evaluate import evaluate, remember
 from edgekd.gate import LIMITS, METRICS, Budget, check, read_budget

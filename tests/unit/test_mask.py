@@ -12,7 +12,7 @@ from pixel_teacher import random_teacher
 from test_distill import settings
 
 from edgekd.bench.protocol import _faithfulness
-from edgekd.config import load_recipe, load_target
+from edgekd.devices import load_recipe, load_target
 from edgekd.distill import distill
 from edgekd.evaluate import evaluate, evaluate_run
 from edgekd.export import export

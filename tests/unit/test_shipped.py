@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from edgekd import shipped
-from edgekd.config import load_recipe, load_target
+from edgekd.devices import load_recipe, load_target
 from edgekd.errors import BadSetting, UnknownName
 
 

@@ -15,7 +15,7 @@ from edgekd import split
 from edgekd.bench.of_run import bench_run
 from edgekd.bench.table import rows
 from edgekd.bench_record import BenchRecord
-from edgekd.config import load_recipe, load_target
+from edgekd.devices import load_recipe, load_target
 from edgekd.distill import distill
 from edgekd.errors import BadRun, BadSetting
 from edgekd.export import export

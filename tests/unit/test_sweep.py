@@ -13,7 +13,7 @@ from test_distill import SMALL, settings
 
 from edgekd import sweep as sweeping
 from edgekd.candidates import candidates, shares
-from edgekd.config import load_target
+from edgekd.devices import load_target
 from edgekd.errors import BadRun, BadSetting, NotMeasurable, UnknownName
 from edgekd.gate import Budget, check, read_budget
 from edgekd.run_folder import RunFolder

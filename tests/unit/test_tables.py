@@ -15,7 +15,8 @@ from test_distill import interrupted, settings, weights
 
 from edgekd import codes, flags
 from edgekd.bench.of_run import bench_run
-from edgekd.config import DistillSettings, Protocol, Reach, load_recipe, load_target
+from edgekd.config import DistillSettings, Reach
+from edgekd.devices import Protocol, load_recipe, load_target
 from edgekd.distill import distill
 from edgekd.errors import BadData, BadModel, BadSetting
 from edgekd.evaluate import evaluate_run

@@ -12,7 +12,7 @@ from onnx import TensorProto, helper, numpy_helper
 
 from edgekd import onnx_file, shipped
 from edgekd.compatibility import check
-from edgekd.config import Target, load_recipe, load_target
+from edgekd.devices import Target, load_recipe, load_target
 from edgekd.errors import BadSetting
 from edgekd.inference import agreement, logits, open_session
 from edgekd.quantize import Held, Order, Stored, deliver, require_precision

@@ -16,7 +16,8 @@ from text_teacher import IDS, LENGTH, by_hand, random_teacher
 
 from edgekd import codes, networks, split
 from edgekd.bench.inputs import describe
-from edgekd.config import DistillSettings, load_recipe, load_target
+from edgekd.config import DistillSettings
+from edgekd.devices import load_recipe, load_target
 from edgekd.distill import distill
 from edgekd.errors import BadData, BadModel, BadRun, BadSetting
 from edgekd.evaluate import evaluate, evaluate_run, input_range, task_of

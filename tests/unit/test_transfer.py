@@ -11,7 +11,7 @@ import safetensors.torch
 from test_distill import settings
 from tiny_teacher import classifier
 
-from edgekd.config import load_target
+from edgekd.devices import load_target
 from edgekd.distill import distill
 from edgekd.errors import BadData, BadRun, BadSetting
 from edgekd.inference import logits

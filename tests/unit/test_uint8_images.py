@@ -17,7 +17,7 @@ from tiny_teacher import CLASSES, SIDE, classifier
 
 from edgekd import inference
 from edgekd.bench.of_run import bench_run
-from edgekd.config import Protocol, load_recipe, load_target
+from edgekd.devices import Protocol, load_recipe, load_target
 from edgekd.distill import distill
 from edgekd.errors import BadData, BadModel, BadSetting
 from edgekd.evaluate import evaluate_run

@@ -17,7 +17,7 @@ from edgekd.bench import SCHEMA, bench, headers, local, profile_headers, profile
 from edgekd.bench.local import Request
 from edgekd.bench.placement import placed
 from edgekd.bench_record import BenchRecord, json_schema
-from edgekd.config import Place, Protocol, Runtime, Target, load_target
+from edgekd.devices import Place, Protocol, Runtime, Target, load_target
 from edgekd.errors import BadData, BadModel, BadRun, BadSetting, NotMeasurable
 from edgekd.gate import check, read_budget
 from edgekd.run_folder import HeldOut, write_json

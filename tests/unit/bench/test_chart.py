@@ -12,7 +12,7 @@ from edgekd.bench import chart, profile_headers, profile_rows
 from edgekd.bench.chart import LETTERS, LONGEST, SHOWN
 from edgekd.bench.operators import by_operator, side_by_side
 from edgekd.bench.session import Session
-from edgekd.config import load_target
+from edgekd.devices import load_target
 from edgekd.run_folder import RunFolder
 
 HOSTILE = '</title><script>alert("1")</script>&amp; \x01 ]]>'

@@ -14,7 +14,7 @@ import pytest
 
 from edgekd.bench.inputs import InputSpec
 from edgekd.bench.local import Request, ask, measure
-from edgekd.config import Protocol, Runtime
+from edgekd.devices import Protocol, Runtime
 from edgekd.errors import CannotLoad, NotMeasurable
 
 SHORT = Protocol(processes=1, warmup_runs=2, warmup_seconds=0, runs=10, seconds=0.01)

@@ -6,7 +6,7 @@ from records import run_record
 
 from edgekd import inference, onnx_file
 from edgekd.bench.of_run import bench_run
-from edgekd.config import Protocol, Target
+from edgekd.devices import Protocol, Target
 from edgekd.errors import BadRun
 from edgekd.evaluate import evaluate_run
 from edgekd.gate import check, read_budget

@@ -19,7 +19,7 @@ from edgekd.bench import bench
 from edgekd.bench.inputs import InputSpec
 from edgekd.bench.local import Request, ask
 from edgekd.bench.where import runner_at
-from edgekd.config import Place, Protocol, Runtime, Target
+from edgekd.devices import Place, Protocol, Runtime, Target
 from edgekd.errors import BadSetting, CannotLoad, NotMeasurable
 
 SHORT = Protocol(processes=1, warmup_runs=2, warmup_seconds=0, runs=10, seconds=0.01)

@@ -11,7 +11,8 @@ from parts import PARTS
 
 from edgekd.bench import bench, child
 from edgekd.bench.where import runner_at
-from edgekd.config import Place, Target, load_target, validated
+from edgekd.config import validated
+from edgekd.devices import Place, Target, load_target
 from edgekd.errors import BadSetting, NotMeasurable
 
 RUNNERS = Path(__file__).resolve().parents[3] / "examples" / "runners"
@@ -110,7 +111,7 @@ def instructions(tmp_path, monkeypatch, starts):
     """What is counted where starting Python takes `starts` instructions, in turn, and an inference 50."""
     from edgekd.bench import emulated
     from edgekd.bench.local import Request
-    from edgekd.config import Protocol, Runtime
+    from edgekd.devices import Protocol, Runtime
 
     turns = itertools.cycle(starts)
 

@@ -15,7 +15,7 @@ from onnx import TensorProto, helper, numpy_helper
 from onnxruntime.quantization import CalibrationDataReader, QuantFormat, QuantType, quant_pre_process, quantize_static
 
 from edgekd import onnx_file, shipped
-from edgekd.config import CalibrationRecipe, Quantization, load_recipe
+from edgekd.devices import CalibrationRecipe, Quantization, load_recipe
 from edgekd.errors import BadData, BadModel, EdgekdError
 from edgekd.inference import agreement, logits
 from edgekd.quantize import quantized

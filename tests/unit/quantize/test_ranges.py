@@ -7,7 +7,7 @@ import onnx
 import pytest
 from onnxruntime.quantization import CalibrationDataReader, CalibrationMethod, create_calibrator
 
-from edgekd.config import CalibrationRecipe, load_recipe
+from edgekd.devices import CalibrationRecipe, load_recipe
 from edgekd.errors import EdgekdError
 from edgekd.quantize.histogram import Histogram
 from edgekd.quantize.observation import observe

@@ -3,7 +3,7 @@ from __future__ import annotations
 import pytest
 
 from edgekd import shipped
-from edgekd.config import load_recipe
+from edgekd.devices import load_recipe
 from edgekd.errors import BadSetting, UnknownName
 
 

@@ -7,7 +7,7 @@ import onnx
 import pytest
 from onnx import TensorProto, helper, numpy_helper
 
-from edgekd.config import Quantization, load_recipe
+from edgekd.devices import Quantization, load_recipe
 from edgekd.inference import logits
 from edgekd.quantize import Stored, Wishes, quantized
 from edgekd.quantize.bias import corrected
