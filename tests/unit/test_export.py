@@ -220,7 +220,7 @@ def test_an_int8_file_of_this_student_stays(exported):
 def without_torch(run, int8=True):
     code = (
         "import sys; sys.modules['torch'] = None;"
-        "from pathlib import Path; from edgekd.config import load_recipe, load_target;"
+        "from pathlib import Path; from edgekd.devices import load_recipe, load_target;"
         "from edgekd.export import export; from edgekd.run_folder import RunFolder;"
         f"export(RunFolder(Path(sys.argv[1])), int8={int8}, target=load_target('cpu'), recipe=load_recipe('minmax'))"
     )

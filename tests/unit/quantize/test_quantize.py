@@ -142,7 +142,7 @@ def test_equal_inputs_give_equal_bytes_in_any_process(make_classifier, samples, 
     source = make_classifier()
     np.save(tmp_path / "samples.npy", samples)
     code = (
-        "import sys, numpy; from pathlib import Path; from edgekd.config import Quantization, load_recipe;"
+        "import sys, numpy; from pathlib import Path; from edgekd.devices import Quantization, load_recipe;"
         "from edgekd.quantize import quantized; source, samples, out = map(Path, sys.argv[1:]);"
         "options = dict(quantization=Quantization(), recipe=load_recipe('minmax'), metadata={});"
         "quantized(source, out, numpy.load(samples), **options)"
