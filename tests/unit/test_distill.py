@@ -39,14 +39,14 @@ def settings(**changes: object) -> DistillSettings:
 def exported(teacher: Path, **changes: object) -> tuple[RunFolder, dict[str, Any]]:
     """A run beside its teacher that learned for a while and was exported to INT8 too, and the record of that."""
     run = RunFolder(teacher.parent / "run")
-    distill(teacher, settings(steps=60, recipe={"statistics": 0.0, "adversary": 1.0}, **changes), run)
+    distill(teacher, settings(steps=60, recipe={"statistics": 0.0}, **changes), run)
     recipe = load_recipe("minmax").model_copy(update={"samples": 64})
     return run, export(run, int8=True, target=load_target("cpu"), recipe=recipe)
 
 
 def test_a_run_leaves_everything_the_next_stages_read(teacher_file, run):
     seen = []
-    distill(teacher_file, settings(recipe={"adversary": 1.0}), run, watch=seen.append)
+    distill(teacher_file, settings(), run, watch=seen.append)
     record = run.record()
     assert record["state"] == "finished"
     assert record["progress"]["step"] == 6
