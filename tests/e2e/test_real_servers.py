@@ -120,9 +120,11 @@ def test_a_limit_is_a_limit_however_often_a_run_is_killed(server: RealServer, ed
     """Each question is chosen; killed three times and resumed, all that may be asked is asked and not one more.
 
     A question is counted before it is sent, so that each kill may lose one request, of which the server knows nothing.
+    How much may be in one is said: the first ones would be larger than those of a round.
     """
     limit, before, lost = 600, server.asked, 0
     sizes = [*SET, "--set", "asked=32", "--set", "prior=512", "--set", "generator_width=8", "--threads", "1"]
+    sizes += ["--batch", str(REQUEST)]
     distil = ["distill", server.url, "--steps", "24", "--max-queries", str(limit), "--out", "run", *sizes]
     for part in (1, 2, 3):
         command = [sys.executable, "-m", "edgekd", *distil, *["--resume"] * (part > 1)]
