@@ -334,10 +334,11 @@ class Training:
         """One update of the student on images `[N, C, H, W]` and what is kept of the answers; the loss terms."""
         shown = _ready(self.ranks.share(images))
         terms: Terms = {}
-        for number, student in enumerate((self.student, *self.rivals)):
-            with self.autocast:
-                own = student.answer(shown, apart=True)
-            found = self.objective.student_terms(self.ranks.gather(own.float(), len(images)), targets)
+        students = (self.student, *self.rivals)
+        with self.autocast:
+            answers = torch.cat([student.answers(shown) for student in students], dim=1)
+        for number, own in enumerate(self.ranks.gather(answers.float(), len(images)).unbind(dim=1)):
+            found = self.objective.student_terms(own, targets)
             terms |= {f"{name}_{number}" if number else name: term for name, term in found.items()}
         self.student_optimizer.zero_grad()
         torch.autograd.backward([_total(terms)])

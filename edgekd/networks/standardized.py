@@ -7,6 +7,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
+from edgekd.networks.committee import Committee
 from edgekd.networks.headers import MultiHeader
 from edgekd.networks.joined import Grid, Joined
 
@@ -49,6 +50,17 @@ class Standardized(nn.Module):
     def cut(self) -> tuple[tuple[tuple[int, ...], ...], Grid | None]:
         """The chunks of a representation that its students answer, and the sides of that, if they are several."""
         return (self.network.parts.chunks, self.network.parts.grid) if isinstance(self.network, Joined) else ((), None)
+
+    @property
+    def members(self) -> int:
+        """How many networks learn apart in it."""
+        return len(self.network.members) if isinstance(self.network, Committee) else 1
+
+    def answers(self, images: Tensor) -> Tensor:
+        """What each of its members learns by, `[N, M, …]`; see `answer`."""
+        if isinstance(self.network, Committee):
+            return self.network.each(self.standardized(images))
+        return self.answer(images, apart=True).unsqueeze(1)
 
     def answer(self, images: Tensor, *, apart: bool = False) -> Tensor:
         """What an objective compares with the teachers' answers.
