@@ -238,7 +238,8 @@ def teacher_class() -> str:
         told = ", ".join(f"{case['published'].get(count, '–')}" for count in CLASSES) if case["published"] else "none"
         shown = case["teacher"].get("test_mean_iou", case["teacher"]["test_accuracy"])
         whole = f"{percent(shown)}, {case['teacher']['parameters'] / 1e6:.2f} M"
-        minutes = " or ".join(sorted({f"{found['told']['clock'][1]:g}" for found in by_count.values()}))
+        spent = [f"{by_count[count]['told']['clock'][1]:g}" for count in CLASSES if count in by_count]
+        minutes = ", ".join(spent) if len(set(spent)) > 1 else spent[0]
         rows.append((f"{case['title']}; {minutes} CPU minutes", whole, *cells, told))
     return (
         f"{lines(rows)}\n\nTest accuracy of the last state, mean ± standard deviation, number of seeds in brackets; "
@@ -262,13 +263,14 @@ def of_text(runs: list[dict[str, Any]]) -> str:
 
 
 def slower(record: dict[str, Any]) -> str:
-    """How many images one student saw for one that each of eight saw."""
+    """How many images one student saw in a minute for one that each of eight saw."""
     of_images = [case for case in record["cases"].values() if "test_f1" not in case["teacher"]]
     pairs = [case["students"] for case in of_images if {"1", "8"} <= case["students"].keys()]
-    ratios = [mean(run["rounds"] for run in of["1"]["seeds"].values()) for of in pairs]
-    ratios = [
-        one / mean(run["rounds"] for run in of["8"]["seeds"].values()) for one, of in zip(ratios, pairs, strict=True)
-    ]
+
+    def rate(found: dict[str, Any]) -> float:
+        return mean(run["rounds"] / run["cpu_seconds"] for run in found["seeds"].values())
+
+    ratios = [rate(of["1"]) / rate(of["8"]) for of in pairs]
     if not ratios:
         return ""
     return f"In equal time one student alone saw {mean(ratios):.1f} times as many images as eight together. "

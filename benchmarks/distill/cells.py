@@ -20,7 +20,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Protocol, TypeVar
 
 from abreast import abreast
 
@@ -28,6 +28,7 @@ from edgekd import __version__
 from edgekd.run_folder import write_json
 
 Found = dict[str, Any]
+Case = TypeVar("Case")
 
 
 @dataclass(frozen=True)
@@ -103,7 +104,7 @@ def _enter(table: Table, cell: Cell, found: Found) -> None:
     write_json(table.path, result)
 
 
-def clocks(given: argparse.Namespace, own: Mapping[str, float]) -> dict[str, tuple[list[Any], float]]:
+def clocks(given: argparse.Namespace, own: Mapping[Case, float]) -> dict[Case, tuple[list[Any], float]]:
     """By case what `edgekd distill` is told of its time, and the CPU minutes to expect: of rounds, none."""
     minutes = {name: given.minutes or one for name, one in own.items()}
     if given.steps:
