@@ -164,7 +164,7 @@ def black_box() -> str:
     """What students of teachers that only answer came to, beside what they are to reach."""
     record = json.loads((ROOT / "benchmarks/results/black_box.json").read_text())
     rows: list[tuple[str, ...]] = [
-        ("teacher", "answers", "queries", "CPU minutes", "seeds", "published", "reached", "to reach")
+        ("teacher", "answers", "queries", "student", "CPU minutes", "seeds", "published", "reached", "to reach")
     ]
     rows.append(("---",) * len(rows[0]))
     for case in record["cases"].values():
@@ -172,12 +172,15 @@ def black_box() -> str:
         goal = percent(case["reach"]) if case["reach"] else "–"
         goal += f", aim {percent(case['aim'])}" if case["aim"] else ""
         counted = f"{case['queries']['mean']:,.0f}"
+        size = next(iter(case["seeds"].values()))["parameters"]
+        student = f"`{told['student']}`, {size:,}"
         found = f"{spread(case[figure])} {figure}"
-        few = (told["access"], counted, f"{told['cpu_minutes']:g}", str(len(case["seeds"])), case["published"])
+        few = (told["access"], counted, student, f"{told['cpu_minutes']:g}", str(len(case["seeds"])), case["published"])
         rows.append((case["title"], *few, found, goal))
     allowed = next(iter(record["cases"].values()))["allowed_minutes"]
     return (
-        f"{lines(rows)}\n\nOn the test split, last state; queries as the ledger counted them. "
+        f"{lines(rows)}\n\nOn the test split, last state; queries as the ledger counted them; students with their "
+        "parameters, of which a LeNet-5 has 61,706. "
         f"{allowed} CPU minutes a row were allowed, and fewer given: the machine was shared. One seed tells no spread."
     )
 
