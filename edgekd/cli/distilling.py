@@ -35,7 +35,9 @@ def distill(
             "nayer-style; of several teachers cdfkd-mfs, cdfkd; with several students teacher-class, teacher-class-gan."
         ),
     ] = None,
-    student: Annotated[str | None, typer.Option(help="A name, module:factory, or auto.")] = None,
+    student: Annotated[
+        str | None, typer.Option(help="A name, module:factory, or auto; 4xNAME: four, one answer.")
+    ] = None,
     width: Annotated[float | None, typer.Option(help="Factor on the student's channels.")] = None,
     headers: Annotated[
         Literal["shared", "plain"] | None,

@@ -162,7 +162,7 @@ METHODS: dict[str, Method] = {
         ),
         headers="plain",
     ),
-    # Both losses of the paper on generated samples, in the loop of the default method. The notebooks have Adam for both.
+    # Both losses of the paper on generated samples, in the loop of the default method; the notebooks have Adam.
     "teacher-class": Method(
         TeacherClass, Recipe(**_CLASS, regression=1.0, student_optimizer="muon", student_rate=6e-2), **_SIDE_BY_SIDE
     ),
