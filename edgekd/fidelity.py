@@ -34,8 +34,7 @@ from pydantic import Field
 
 import edgekd
 from edgekd import onnx_file, units
-from edgekd.codes import Codes as AnyCodes
-from edgekd.codes import from_codes, to_codes
+from edgekd.codes import Codes, from_codes, to_codes
 from edgekd.config import Record, validated
 from edgekd.errors import BadRun, BadSetting
 from edgekd.inference import fed
@@ -52,17 +51,17 @@ _OTHERS = 1_000_003
 """Added to a seed, so that the images are none of those that calibrated or judged INT8."""
 EDGE = 0.005
 """Shares are kept so far from 0 and 1 before their logit is taken: of a thousand images few tell more."""
-Codes = NDArray[np.uint8]
+Images = NDArray[np.uint8]
 Choices = NDArray[np.integer[Any]]
 
 
-def _blended(codes: Codes, random: np.random.Generator) -> Codes:
+def _blended(codes: Images, random: np.random.Generator) -> Images:
     """The mean of two images each."""
     other = codes[random.permutation(len(codes))]
     return ((codes.astype(np.uint16) + other) // 2).astype(np.uint8)
 
 
-def _shifted(codes: Codes, random: np.random.Generator) -> Codes:
+def _shifted(codes: Images, random: np.random.Generator) -> Images:
     """Moved by two pixels to one of four sides, the border repeated."""
     side = random.integers(4, size=len(codes))
     grown = np.pad(codes, ((0, 0), (0, 0), (2, 2), (2, 2)), mode="edge")
@@ -73,20 +72,20 @@ def _shifted(codes: Codes, random: np.random.Generator) -> Codes:
     )
 
 
-def _faint(codes: Codes, _: np.random.Generator) -> Codes:
+def _faint(codes: Images, _: np.random.Generator) -> Images:
     """At half the contrast, about each image's mean."""
     mean = codes.mean(axis=(1, 2, 3), keepdims=True)
-    faint: Codes = np.rint(mean + (codes - mean) / 2).astype(np.uint8)
+    faint: Images = np.rint(mean + (codes - mean) / 2).astype(np.uint8)
     return faint
 
 
-def _noisy(codes: Codes, random: np.random.Generator) -> Codes:
+def _noisy(codes: Images, random: np.random.Generator) -> Images:
     """With normal noise, a sixteenth of the range in deviation."""
-    noisy: Codes = np.rint(codes + 16 * random.standard_normal(codes.shape)).clip(0, 255).astype(np.uint8)
+    noisy: Images = np.rint(codes + 16 * random.standard_normal(codes.shape)).clip(0, 255).astype(np.uint8)
     return noisy
 
 
-CHANGED: dict[str, Callable[[Codes, np.random.Generator], Codes]] = {
+CHANGED: dict[str, Callable[[Images, np.random.Generator], Images]] = {
     "blended": _blended,
     "shifted": _shifted,
     "faint": _faint,
@@ -98,7 +97,7 @@ DRAWN = 1024
 PROBES = ("held_out", *CHANGED, "generated", "procedural", "mixed")
 
 
-def probes(run: RunFolder, held: HeldOut, seed: int) -> dict[str, Codes]:
+def probes(run: RunFolder, held: HeldOut, seed: int) -> dict[str, Images]:
     """What a teacher's file is asked about, by name; an older run, or one that is not exported, has fewer, and one of
     token ids has none.
 
@@ -201,7 +200,7 @@ def fidelity(
         raise BadRun("it holds no held-out images", where=run.held_out_file, hint="distil for longer")
     known = files.pop("teacher", None)
     images = probes(run, held, seed) if known else {}
-    asked: dict[str, AnyCodes] = {"held_out": held.codes, **images}
+    asked: dict[str, Codes] = {"held_out": held.codes, **images}
     theirs: dict[str, Choices] = {"held_out": choices(held.logits, held.task)}
     for name, codes in images.items():
         assert known is not None
@@ -214,7 +213,7 @@ def fidelity(
     return found
 
 
-def _answers(path: Path, codes: AnyCodes, held: HeldOut) -> Choices:
+def _answers(path: Path, codes: Codes, held: HeldOut) -> Choices:
     images = fed(from_codes(codes, held.low, held.high), held.layout)
     return choices(answers.logits(path, images, held.task, layout=held.layout), held.task)
 
