@@ -42,6 +42,8 @@ from edgekd.tracing import of_student, trace
 SCHEMA = "edgekd.transfer/1"
 EPOCHS, RATE, BATCH = 30, 2e-3, 128
 """The authors' batch and, of their 5 to 70 epochs, as many as a layer on answers that are kept takes seconds for."""
+STEPS = 3000
+"""At least, however few samples there are: a weight moves by no more than the rate in each."""
 ASIDE, LEAST = 8, 64
 """One sample in so many is held out; fewer than so many in all teach nothing."""
 _PART, _SHOWN = 256, 256
@@ -183,10 +185,11 @@ def _representations(
 
 
 def _fit(layer: nn.Linear, features: Tensor, labels: Tensor, random: torch.Generator) -> None:
-    """Cross-entropy by Adam, with a rate that falls to zero."""
+    """Cross-entropy by Adam, with a rate that falls to zero: `EPOCHS`, or as many as make `STEPS`."""
+    epochs = max(EPOCHS, -(-STEPS // -(-len(labels) // BATCH)))
     optimizer = torch.optim.Adam(layer.parameters(), RATE)
-    schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, EPOCHS)
-    for _ in range(EPOCHS):
+    schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, epochs)
+    for _ in range(epochs):
         for some in torch.split(torch.randperm(len(labels), generator=random), BATCH):
             loss = functional.cross_entropy(layer(features[some]), labels[some])
             optimizer.zero_grad()

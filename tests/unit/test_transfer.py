@@ -21,13 +21,15 @@ from edgekd.transfer import transfer
 TARGET = load_target("cpu")
 
 
-def tilted(count: int) -> tuple[np.ndarray, np.ndarray]:
-    """Images whose left, right or no half is bright, and which: a task of three classes."""
+def lit(count: int) -> tuple[np.ndarray, np.ndarray]:
+    """Dark, grey and bright images, and which: a task of three classes.
+
+    The teacher's representation, means over its maps, tells these. What it does not tell, a student that answers just
+    the same does not either.
+    """
     random = np.random.default_rng(0)
     labels = random.integers(0, 3, count)
-    images = random.integers(0, 100, (count, 1, 12, 12))
-    images[labels == 0, :, :, :6] += 150
-    images[labels == 1, :, :, 6:] += 150
+    images = random.integers(0, 100, (count, 1, 12, 12)) + 75 * labels[:, None, None, None]
     return images.astype(np.uint8), labels
 
 
@@ -35,30 +37,30 @@ def tilted(count: int) -> tuple[np.ndarray, np.ndarray]:
 def run(tmp_path_factory: pytest.TempPathFactory) -> RunFolder:
     folder = tmp_path_factory.mktemp("transfer")
     onnx.save(classifier(), folder / "teacher.onnx")
-    np.savez(folder / "real.npz", images=tilted(300)[0])
+    np.savez(folder / "real.npz", images=lit(300)[0])
     chosen = settings(method="teacher-class", students=2, steps=30, samples=str(folder / "real.npz"))
     distill(folder / "teacher.onnx", chosen, RunFolder(folder / "run"))
     return RunFolder(folder / "run")
 
 
 def test_another_task_is_learned_on_the_same_students(run, tmp_path: Path):
-    images, labels = tilted(400)
+    images, labels = lit(400)
     np.savez(tmp_path / "other.npz", images=images, labels=labels)
     before = run.student_weights.read_bytes()
     record = transfer(run, tmp_path / "other.npz", tmp_path / "new.onnx", target=TARGET)
     assert run.student_weights.read_bytes() == before
     assert (record["samples"]["classes"], record["began_as"], record["held_out"]["images"]) == (3, "zeros", 50)
-    assert record["held_out"]["accuracy"] > 0.6  # a third by chance
+    assert record["held_out"]["accuracy"] > 0.9  # a third by chance
     answered = logits(tmp_path / "new.onnx", images.astype(np.float32) / 255)
     assert answered.shape == (400, 3)
-    assert (answered.argmax(axis=1) == labels).mean() > 0.6
+    assert (answered.argmax(axis=1) == labels).mean() > 0.9
     assert read_json(tmp_path / "new.json") == record
     with pytest.raises(BadSetting, match="is there already"):
         transfer(run, tmp_path / "other.npz", tmp_path / "new.onnx", target=TARGET)
 
 
 def test_labels_of_the_same_task_begin_with_the_run_s_own_layer(run, tmp_path: Path, monkeypatch):
-    images, labels = tilted(100)
+    images, labels = lit(100)
     labels[0] = 3  # as many classes as the teacher has
     np.savez(tmp_path / "same.npz", images=images, labels=labels)
     monkeypatch.setattr("edgekd.transfer.EPOCHS", 1)
@@ -82,14 +84,14 @@ def test_labels_of_the_same_task_begin_with_the_run_s_own_layer(run, tmp_path: P
 )
 def test_labels_that_teach_nothing_are_refused(run, tmp_path: Path, labels, said):
     told = {} if labels is None else {"labels": labels}
-    np.savez(tmp_path / "other.npz", images=tilted(100)[0], **told)
+    np.savez(tmp_path / "other.npz", images=lit(100)[0], **told)
     with pytest.raises(BadData, match=said):
         transfer(run, tmp_path / "other.npz", tmp_path / "new.onnx", target=TARGET)
     assert not (tmp_path / "new.onnx").exists()
 
 
 def test_a_run_of_one_student_is_refused(teacher_file, tmp_path: Path):
-    images, labels = tilted(100)
+    images, labels = lit(100)
     np.savez(tmp_path / "other.npz", images=images, labels=labels)
     one = RunFolder(tmp_path / "one")
     distill(teacher_file, settings(), one)
