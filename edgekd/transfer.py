@@ -43,7 +43,8 @@ SCHEMA = "edgekd.transfer/1"
 EPOCHS, RATE, BATCH = 30, 2e-3, 128
 """The authors' batch and, of their 5 to 70 epochs, as many as a layer on answers that are kept takes seconds for."""
 STEPS = 3000
-"""At least, however few samples there are: a weight moves by no more than the rate in each."""
+"""At least, of a layer that begins at zero, however few samples there are: a weight moves by no more than the rate in
+each. The run's own layer is fine-tuned, and few samples are not to undo what it has learned."""
 ASIDE, LEAST = 8, 64
 """One sample in so many is held out; fewer than so many in all teach nothing."""
 _PART, _SHOWN = 256, 256
@@ -162,12 +163,14 @@ def _learned(
     aside, rest = order[: len(order) // ASIDE], order[len(order) // ASIDE :]
     layer = network.head.last
     assert isinstance(layer, nn.Linear), "its students answer for images"
+    least = 0
     if classes != layer.out_features:
+        least = STEPS
         layer = nn.Linear(features.shape[1], classes)
         nn.init.zeros_(layer.weight)
         nn.init.zeros_(layer.bias)
         network.head.last = layer
-    _fit(layer, features[rest], labels[rest], random)
+    _fit(layer, features[rest], labels[rest], random, least)
     with torch.no_grad():
         right = (layer(features[aside]).argmax(dim=1) == labels[aside]).float().mean()
     return float(right), len(aside)
@@ -184,9 +187,9 @@ def _representations(
         yield functional.relu(found) if network.parts.rectified else found
 
 
-def _fit(layer: nn.Linear, features: Tensor, labels: Tensor, random: torch.Generator) -> None:
-    """Cross-entropy by Adam, with a rate that falls to zero: `EPOCHS`, or as many as make `STEPS`."""
-    epochs = max(EPOCHS, -(-STEPS // -(-len(labels) // BATCH)))
+def _fit(layer: nn.Linear, features: Tensor, labels: Tensor, random: torch.Generator, least: int) -> None:
+    """Cross-entropy by Adam, with a rate that falls to zero: `EPOCHS`, or as many as make `least` steps."""
+    epochs = max(EPOCHS, -(-least // -(-len(labels) // BATCH)))
     optimizer = torch.optim.Adam(layer.parameters(), RATE)
     schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, epochs)
     for _ in range(epochs):
