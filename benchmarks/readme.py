@@ -243,9 +243,11 @@ def teacher_class() -> str:
         whole = f"{percent(shown)}, {case['teacher']['parameters'] / 1e6:.2f} M"
         spent = [f"{by_count[count]['told']['clock'][1]:g}" for count in CLASSES if count in by_count]
         minutes = ", ".join(spent) if len(set(spent)) > 1 else spent[0]
-        rows.append((f"{case['title']}; {minutes} CPU minutes", whole, *cells, told))
+        optimizer = next(iter(by_count.values()))["told"]["recipe"]["student_optimizer"].capitalize()
+        rows.append((f"{case['title']}; {minutes} CPU minutes, {optimizer}", whole, *cells, told))
     return (
         f"{lines(rows)}\n\nTest accuracy of the last state, mean ± standard deviation, number of seeds in brackets; "
+        "rows with Adam are of an earlier recipe, today's is Muon; "
         f"one thread of {record['host']['cores']} shared cores. "
         f"All students together have {min(sizes):,} to {max(sizes):,} parameters. {of_text(text)}"
         "Published figures are single runs, "
