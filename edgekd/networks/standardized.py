@@ -51,11 +51,6 @@ class Standardized(nn.Module):
         """The chunks of a representation that its students answer, and the sides of that, if they are several."""
         return (self.network.parts.chunks, self.network.parts.grid) if isinstance(self.network, Joined) else ((), None)
 
-    @property
-    def members(self) -> int:
-        """How many networks learn apart in it."""
-        return len(self.network.members) if isinstance(self.network, Committee) else 1
-
     def answers(self, images: Tensor) -> Tensor:
         """What each of its members learns by, `[N, M, …]`; see `answer`."""
         if isinstance(self.network, Committee):
