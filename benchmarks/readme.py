@@ -140,24 +140,34 @@ def distill() -> str:
     record = json.loads((ROOT / "benchmarks/results/distill.json").read_text())
     rows: list[tuple[str, ...]] = [("teacher to student", "CPU minutes", "teacher", *METHODS, "to reach, published")]
     rows.append(("---",) * len(rows[0]))
-    recipe, remark = find_method("edgekd").recipe.model_dump(exclude_defaults=True), ""
     for row in record["rows"].values():
         methods = row["methods"]
         own, reach = methods["edgekd"], f"{100 * row['reach']:g}"
         teacher = next(run["teacher_accuracy"] for run in own["seeds"].values() if "teacher_accuracy" in run)
         cells = (cell(methods[method]["seeds"]) if method in methods else "–" for method in METHODS)
         wanted = f"{reach}; {row['published']}" if row["published"] != "–" else reach
-        if own["told"]["recipe"] != recipe:
-            row["title"] += "†"
-            remark = " †: with an earlier default recipe, which the JSON file tells; not yet measured with this one."
-        rows.append((row["title"], f"{own['told']['cpu_minutes']:g}", percent(teacher), *cells, wanted))
+        rows.append(
+            (row["title"] + dated(own["told"]), f"{own['told']['cpu_minutes']:g}", percent(teacher), *cells, wanted)
+        )
     return (
         f"{lines(rows)}\n\nTest accuracy of the student's last state, mean ± standard deviation, number of seeds in "
         "brackets. Every method had the same teacher, student and CPU time, one thread each, on "
         f"{record['host']['cores']} shared cores. *Real images* is no method of edgekd: the same student, taught by "
         "the same teacher for the same time on the real training images, is what could be had with the data. "
-        f"–: not yet measured.{remark}"
+        f"–: not yet measured.{remark(rows)}"
     )
+
+
+def dated(told: dict[str, Any]) -> str:
+    """A mark for what was run with another recipe than its method has today."""
+    today = find_method(told.get("method", "edgekd")).recipe.model_dump(exclude_defaults=True)
+    return "" if told["recipe"] == today else "†"
+
+
+def remark(rows: list[tuple[str, ...]]) -> str:
+    """What the mark means, where a row has it."""
+    marked = any("†" in name for name, *_ in rows)
+    return " †: with an earlier default recipe, which the JSON file tells; not yet measured with this one." * marked
 
 
 def black_box() -> str:
@@ -243,15 +253,15 @@ def teacher_class() -> str:
         whole = f"{percent(shown)}, {case['teacher']['parameters'] / 1e6:.2f} M"
         spent = [f"{by_count[count]['told']['clock'][1]:g}" for count in CLASSES if count in by_count]
         minutes = ", ".join(spent) if len(set(spent)) > 1 else spent[0]
-        optimizer = next(iter(by_count.values()))["told"]["recipe"]["student_optimizer"].capitalize()
-        rows.append((f"{case['title']}; {minutes} CPU minutes, {optimizer}", whole, *cells, told))
+        mark = max(dated(found["told"]) for found in by_count.values())
+        rows.append((f"{case['title']}; {minutes} CPU minutes{mark}", whole, *cells, told))
     return (
         f"{lines(rows)}\n\nTest accuracy of the last state, mean ± standard deviation, number of seeds in brackets; "
-        "rows with Adam are of an earlier recipe, today's is Muon; "
         f"one thread of {record['host']['cores']} shared cores. "
         f"All students together have {min(sizes):,} to {max(sizes):,} parameters. {of_text(text)}"
         "Published figures are single runs, "
-        f"of teachers with 2.45 M parameters and students with 68,000 to 88,000. {slower(record)}–: not yet measured."
+        f"of teachers with 2.45 M parameters and students with 68,000 to 88,000. {slower(record)}"
+        f"–: not yet measured.{remark(rows)}"
     )
 
 

@@ -163,14 +163,13 @@ def _learned(
     aside, rest = order[: len(order) // ASIDE], order[len(order) // ASIDE :]
     layer = network.head.last
     assert isinstance(layer, nn.Linear), "its students answer for images"
-    least = 0
-    if classes != layer.out_features:
-        least = STEPS
+    another = classes != layer.out_features
+    if another:
         layer = nn.Linear(features.shape[1], classes)
         nn.init.zeros_(layer.weight)
         nn.init.zeros_(layer.bias)
         network.head.last = layer
-    _fit(layer, features[rest], labels[rest], random, least)
+    _fit(layer, features[rest], labels[rest], random, STEPS if another else 0)
     with torch.no_grad():
         right = (layer(features[aside]).argmax(dim=1) == labels[aside]).float().mean()
     return float(right), len(aside)

@@ -114,6 +114,7 @@ def choose_student(
 
     Raises:
         UnknownName: no student of that name.
+        BadSetting: of `members`.
     """
     goal = (QUARTER if parts is None else TWENTIETH) * (teacher or 0) * 1.01
     found = "unet" if grid else "mlp" if is_row(shape) else "resnet18" if goal > 1e6 else "cnn-small"

@@ -62,12 +62,11 @@ def test_a_file_answers_the_members_mean(teacher_file: Path, tmp_path: Path) -> 
     run, record = exported(teacher_file, student="2xcnn-small", width=0.25)
     assert run.record()["student"]["name"] == "2xcnn-small"
     assert {"student", "student_int8"} <= set(record["files"])
-    network = load_student(run.record(), run.student_weights).network
-    assert isinstance(network, Committee)
+    student = load_student(run.record(), run.student_weights)
+    assert isinstance(student.network, Committee)
     images = np.random.default_rng(0).random((5, *SHAPE), np.float32)
     session = onnxruntime.InferenceSession(run.student_onnx)
     (answered,) = session.run(None, {session.get_inputs()[0].name: images})
-    student = load_student(run.record(), run.student_weights)
     with torch.no_grad():
         shown = student.standardized(torch.from_numpy(images))
         expected = sum(member(shown) for member in student.network.members) / 2
