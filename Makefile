@@ -17,7 +17,7 @@ demo: $(INSTALLED)
 	$(BIN)/edgekd gate runs/demo --budget examples/budget.toml
 
 test: $(INSTALLED)
-	$(BIN)/pytest
+	$(BIN)/pytest -n 2
 
 check: $(INSTALLED)
 	$(BIN)/ruff format --check .

@@ -5,6 +5,7 @@ Each has an environment of its own beside this one, made once: their pins and to
 
 from __future__ import annotations
 
+import fcntl
 import json
 import os
 import signal
@@ -26,15 +27,18 @@ PINS = {"mlserver": "mlserver==1.7.1", "kserve": "kserve==0.21.0"}
 
 
 def environment(kind: str) -> Path:
-    """The `bin` of an environment that has the server; made when it is not there."""
+    """The `bin` of an environment that has the server; made when it is not there, by one worker while others wait."""
     home = Path(sys.prefix) / "servers" / PINS[kind]
     ready = home / "ready"
-    if not ready.exists():
-        venv.create(home, with_pip=False, clear=True)
-        python = home / "bin" / "python"
-        pip = [sys.executable, "-m", "pip", "--python", str(python), "install", "--quiet", PINS[kind]]
-        subprocess.run(pip, check=True, capture_output=True, text=True)
-        ready.touch()
+    home.parent.mkdir(exist_ok=True)
+    with home.with_name(f"{home.name}.lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        if not ready.exists():
+            venv.create(home, with_pip=False, clear=True)
+            python = home / "bin" / "python"
+            pip = [sys.executable, "-m", "pip", "--python", str(python), "install", "--quiet", PINS[kind]]
+            subprocess.run(pip, check=True, capture_output=True, text=True)
+            ready.touch()
     return home / "bin"
 
 
