@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import re
 import sys
@@ -18,6 +19,11 @@ from fidelity_table import fidelity  # noqa: E402
 from edgekd.objectives import find_method  # noqa: E402
 
 README = ROOT / "README.md"
+MARKS = {
+    "†": "with an earlier default recipe, which the JSON file tells; not yet measured with this one.",
+    "‡": "a student had the same accuracy from its second checkpoint to its last: it answers every image alike.",
+}
+"""Of cells and rows, and what they mean."""
 
 
 def first_light() -> str:
@@ -158,6 +164,12 @@ def distill() -> str:
     )
 
 
+def stuck(run: dict[str, Any]) -> bool:
+    """Whether every state of a student had the same accuracy, to the last image: it answers whatever it sees alike."""
+    later = {accuracy for _, accuracy in run.get("curve", [])[1:]}
+    return later == {run.get("accuracy")}
+
+
 def dated(told: dict[str, Any]) -> str:
     """A mark for what was run with another recipe than its method has today."""
     today = find_method(told.get("method", "edgekd")).recipe.model_dump(exclude_defaults=True)
@@ -165,9 +177,9 @@ def dated(told: dict[str, Any]) -> str:
 
 
 def remark(rows: list[tuple[str, ...]]) -> str:
-    """What the mark means, where a row has it."""
-    marked = any("†" in name for name, *_ in rows)
-    return " †: with an earlier default recipe, which the JSON file tells; not yet measured with this one." * marked
+    """What the marks mean that rows have."""
+    text = " ".join(itertools.chain.from_iterable(rows))
+    return "".join(f" {mark}: {meaning}" for mark, meaning in MARKS.items() if mark in text)
 
 
 def black_box() -> str:
@@ -300,7 +312,8 @@ def cell(seeds: dict[str, Any]) -> str:
     """What the runs of one method on one row gave."""
     values = [run["accuracy"] for run in seeds.values() if "accuracy" in run]
     failed = len(seeds) - len(values)
-    told = [f"{spread({'mean': mean(values), 'sd': stdev(values) if values[1:] else 0.0})} ({len(values)})"]
+    mark = "‡" * any(map(stuck, seeds.values()))
+    told = [f"{spread({'mean': mean(values), 'sd': stdev(values) if values[1:] else 0.0})} ({len(values)}){mark}"]
     return ", ".join((told if values else []) + ([f"{failed} of {len(seeds)} failed"] if failed else []))
 
 
