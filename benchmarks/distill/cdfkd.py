@@ -71,18 +71,8 @@ class Case:
 TINY_TEACHERS = tuple(f"mnist-tiny-{k}.onnx" for k in range(3))
 CASES = {
     "mnist-tiny": Case(
-        *(
-            "MNIST, three LeNet-5 of 2-4-60 channels",
-            "mnist",
-            TINY_TEACHERS,
-            (),
-            "lenet5-tiny",
-            3483,
-            2,
-            "–",
-            None,
-            None,
-        )
+        *("MNIST, three LeNet-5 of 2-4-60 channels", "mnist", TINY_TEACHERS, ()),
+        *("lenet5-tiny", 3483, 2, "–", None, None),
     ),
     "mnist-tiny-long": Case(
         *("MNIST, the same three, six times as long", "mnist", TINY_TEACHERS, (), "lenet5-tiny", 3483, 12),
