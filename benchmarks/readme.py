@@ -21,7 +21,7 @@ from edgekd.objectives import find_method  # noqa: E402
 README = ROOT / "README.md"
 MARKS = {
     "†": "with an earlier default recipe, which the JSON file tells; not yet measured with this one.",
-    "‡": "a student had the same accuracy from its second checkpoint to its last: it answers every image alike.",
+    "‡": "a student whose accuracy did not change by one image in the second half of its run: it answers all alike.",
 }
 """Of cells and rows, and what they mean."""
 
@@ -165,9 +165,9 @@ def distill() -> str:
 
 
 def stuck(run: dict[str, Any]) -> bool:
-    """Whether every state of a student had the same accuracy, to the last image: it answers whatever it sees alike."""
-    later = {accuracy for _, accuracy in run.get("curve", [])[1:]}
-    return later == {run.get("accuracy")}
+    """Whether a student answers whatever it sees alike: its accuracy, to the last image, stayed for half of the run."""
+    curve = run.get("curve", [])
+    return {accuracy for _, accuracy in curve[len(curve) // 2 :]} == {run.get("accuracy")}
 
 
 def dated(told: dict[str, Any]) -> str:

@@ -34,7 +34,7 @@ def draw(name: str, row: dict[str, Any]) -> None:
     axes.set_yticks(TICKS, [f"{100 * tick:g}" for tick in TICKS])
     axes.minorticks_off()
     axes.grid(alpha=0.3)
-    axes.legend(loc="lower right")
+    axes.legend(loc="best")
     figure.savefig(RESULTS / f"distill-{name}.png", dpi=110)
     plt.close(figure)
 
