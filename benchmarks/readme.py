@@ -1,4 +1,5 @@
-"""Fill the README's tables from the results beside this script; `--check` only says whether they are in step."""
+"""Fill the tables of the README and the page of theory from the results beside this script; `--check` only says whether
+they are in step."""
 
 from __future__ import annotations
 
@@ -14,11 +15,13 @@ from typing import Any
 
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT / "benchmarks"))
+sys.path.insert(0, str(ROOT / "benchmarks/distill"))
 from fidelity_table import fidelity  # noqa: E402
+from rows import ROWS  # noqa: E402
 
 from edgekd.objectives import find_method  # noqa: E402
 
-README = ROOT / "README.md"
+README, THEORY = ROOT / "README.md", ROOT / "edgekd/objectives/README.md"
 MARKS = {
     "†": "with an earlier default recipe, which the JSON file tells; not yet measured with this one.",
     "‡": "a student whose accuracy did not change by one image in the second half of its run: it answers all alike.",
@@ -161,6 +164,29 @@ def distill() -> str:
         f"{record['host']['cores']} shared cores. *Real images* is no method of edgekd: the same student, taught by "
         "the same teacher for the same time on the real training images, is what could be had with the data. "
         f"–: not yet measured.{remark(rows)}"
+    )
+
+
+def ablation() -> str:
+    """What the recipe comes to without each of its ingredients, or with another."""
+    record = json.loads((ROOT / "benchmarks/results/ablation.json").read_text())
+    rows: list[tuple[str, ...]] = [("teacher to student", "CPU minutes", "recipe", "accuracy (seeds)", "difference")]
+    rows.append(("---",) * len(rows[0]))
+    for name, variants in record["rows"].items():
+        default = mean(run["accuracy"] for run in variants["the default"]["seeds"].values())
+        title = ROWS[name].title if name != "fashion-folded" else f"{ROWS['fashion-bn'].title}, folded"
+        for variant, found in variants.items():
+            told, runs = found["told"], found["seeds"]
+            changes = ", ".join(f"`{key}={value}`" for key, value in told["changes"].items())
+            less = mean(run["accuracy"] for run in runs.values()) - default
+            difference = f"{100 * less:+.2f}" if told["changes"] else "–"
+            cells = (f"{variant}: {changes}" if changes else variant, cell(runs), difference)
+            rows.append((title, f"{told['cpu_minutes']:g}", *cells))
+            title = ""
+    return (
+        f"{lines(rows)}\n\nTest accuracy of the last state, measured afterwards: the recipe was chosen on training "
+        "images, and nothing here changes it. Seeds differ by half a point: less than that means nothing where there "
+        "is one. What is worth little in few minutes may be worth more in many."
     )
 
 
@@ -493,7 +519,7 @@ def lines(rows: list[tuple[str, ...]]) -> str:
 METHODS = ("edgekd", "dafl", "nayer-style", "real images")
 CLASSES = ("1", "2", "4", "8")
 STATES = ("passed", "excluded", "failed")
-TABLES = {
+TABLES: dict[str, Callable[[], str]] = {
     "first_light": first_light,
     "conformance": conformance,
     "importer": importer,
@@ -507,20 +533,23 @@ TABLES = {
     "bench": bench,
     "fidelity": fidelity,
 }
+PAGES: dict[Path, dict[str, Callable[[], str]]] = {README: TABLES, THEORY: {"ablation": ablation}}
 
 
-def filled(text: str) -> str:
-    """The README with every table between its markers made anew."""
-    for name, make in TABLES.items():
+def filled(page: Path, tables: dict[str, Callable[[], str]]) -> str:
+    """A page with every table between its markers made anew."""
+    text = page.read_text()
+    for name, make in tables.items():
         pattern = rf"(<!-- {name} -->\n).*?(<!-- /{name} -->)"
         text, count = re.subn(pattern, lambda m, make=make: f"{m[1]}{make()}\n{m[2]}", text, flags=re.DOTALL)
         if count != 1:
-            raise SystemExit(f"README.md must hold the markers of {name} once, it holds them {count} times")
+            raise SystemExit(f"{page} must hold the markers of {name} once, it holds them {count} times")
     return text
 
 
 if __name__ == "__main__":
-    new = filled(README.read_text())
+    new = {page: filled(page, tables) for page, tables in PAGES.items()}
     if "--check" in sys.argv:
-        sys.exit(new != README.read_text())
-    README.write_text(new)
+        sys.exit(any(text != page.read_text() for page, text in new.items()))
+    for page, text in new.items():
+        page.write_text(text)
