@@ -75,7 +75,7 @@ CASES = {
         *("lenet5-tiny", 3483, 2, "–", None, None),
     ),
     "mnist-tiny-long": Case(
-        *("MNIST, the same three, six times as long", "mnist", TINY_TEACHERS, (), "lenet5-tiny", 3483, 12),
+        *("MNIST, three such LeNet-5, six times as long", "mnist", TINY_TEACHERS, (), "lenet5-tiny", 3483, 12),
         *("CDFKD 93.57 ± 1.12, with attention 93.95 ± 0.99, DAFL 89.47 ± 5.61", 0.96, 0.974),
     ),
     "fashion": Case(
@@ -110,7 +110,8 @@ TINY = (*DIVERGENCE, "student_steps=15", "rivals=3")
 """What was found on training images for students so small that they cannot follow every logit and feature, and depend
 much on how they begin."""
 PATIENT = ("temperature=2", "student_steps=30", "prior_share=0.6")
-"""Found on training images as well: a student so small learns slowly, and its steps cost next to nothing."""
+"""A student so small learns slowly, and its steps cost little beside the generator's: found on training images as well,
+by one run each, and runs differ by points."""
 VARIANTS = {
     "shared headers": Variant("cdfkd-mfs", "shared"),
     "plain headers": Variant("cdfkd-mfs", "plain"),
