@@ -174,19 +174,19 @@ def ablation() -> str:
     rows.append(("---",) * len(rows[0]))
     for name, variants in record["rows"].items():
         default = mean(run["accuracy"] for run in variants["the default"]["seeds"].values())
-        title = ROWS[name].title if name != "fashion-folded" else f"{ROWS['fashion-bn'].title}, folded"
+        title = ROWS[name].title
         for variant, found in variants.items():
             told, runs = found["told"], found["seeds"]
             changes = ", ".join(f"`{key}={value}`" for key, value in told["changes"].items())
             less = mean(run["accuracy"] for run in runs.values()) - default
             difference = f"{100 * less:+.2f}" if told["changes"] else "–"
-            cells = (f"{variant}: {changes}" if changes else variant, cell(runs), difference)
-            rows.append((title, f"{told['cpu_minutes']:g}", *cells))
+            described = (f"{variant}: {changes}" if changes else variant) + dated(told)
+            rows.append((title, f"{told['cpu_minutes']:g}", described, cell(runs), difference))
             title = ""
     return (
         f"{lines(rows)}\n\nTest accuracy of the last state, measured afterwards: the recipe was chosen on training "
         "images, and nothing here changes it. Seeds differ by half a point: less than that means nothing where there "
-        "is one. What is worth little in few minutes may be worth more in many."
+        f"is one. What is worth little in few minutes may be worth more in many.{remark(rows)}"
     )
 
 

@@ -66,7 +66,7 @@ ROWS = {
         *("–", 0.905, 0.92),
     ),
     "fashion-folded": Row(
-        *("the same, batch norm folded away", "fashion_mnist", EXAMPLE, True, "auto", 20),
+        *("Fashion-MNIST, CNN, batch norm folded away, to a quarter", "fashion_mnist", EXAMPLE, True, "auto", 20),
         *("–", 0.905, None),
     ),
     "fashion-lenet": Row(
