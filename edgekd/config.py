@@ -43,6 +43,8 @@ OF_CHUNKS = ("regression", "discriminators", "joined")
 
 OF_QUESTIONS = ("asked", "bred", "rivalry", "certainty", "likeness", "smoothing", "jitter")
 """What only a method sets whose questions are chosen before they are asked."""
+OF_REFINEMENT = ("refined", "refined_children")
+"""What a method sets whose generator is judged by teachers, and not told what to make."""
 
 
 class Recipe(Record):
@@ -101,6 +103,12 @@ class Recipe(Record):
     bred: float = Field(default=0.0, ge=0, le=1, description="share of the asked that is bred of what was asked before")
     children: int = Field(
         default=0, ge=0, description="images bred of procedural ones and asked about in a round, beside the generated"
+    )
+    refined: int = Field(
+        default=0, ge=0, description="steps that generated images take down the generator's loss before they are kept"
+    )
+    refined_children: int = Field(
+        default=0, ge=0, description="the same of bred images, which every second round are kept in their place"
     )
     doubted: float = Field(default=1.0, gt=0, le=1, description="the student's confidence that ends asking (QEDG: 0.7)")
     rivals: int = Field(

@@ -27,6 +27,7 @@ from edgekd.synthesis.health import Health, examined
 from edgekd.synthesis.inquiry import doubtful
 from edgekd.synthesis.motion import jittered, motions, moved
 from edgekd.synthesis.neighbours import smoothed
+from edgekd.synthesis.refinement import refined
 from edgekd.synthesis.supply import Supply
 from edgekd.teachers import Answer, Signal, Teacher
 from edgekd.teachers.codes import from_codes, rounded
@@ -196,6 +197,9 @@ class Training:
         """
         if self.alone or not self.recipe.generator_steps:
             return torch.empty(0), torch.empty(0), {}
+        if self.recipe.refined_children and len(self.prior) and self.step % 2:
+            images, targets, terms = self.refined_children()
+            return *self.keep(images, targets), terms
         chosen, least = None, torch.tensor(math.inf)
         for _ in range(self.recipe.generator_steps):
             images, targets, terms = self.generator_step()
@@ -214,23 +218,53 @@ class Training:
         """One update of the generator.
 
         Returns:
-            The images `[N, C, H, W]` it made before the update, what is kept of the answers, and the loss terms.
+            The images `[N, C, H, W]` it made before the update, refined if the recipe says so, what is kept of the
+            answers, and the loss terms of what it made.
         """
         count, gather = self.recipe.generator_batch, self.ranks.gather
         with self.autocast:
             latents, labels = self.generator.latents()
             images = rounded(self.generator(self.ranks.share(latents)), self.low, self.high)
             images = self._moved(images, self.ranks.share(self._motions(count)))
-            answers = self._guides(images, count)
-            student = self._watched(images, count)
-        terms = self.objective.generator_terms(answers, student, labels)
+        answers, terms = self._sought(images, count, labels)
         parameters = list(self.generator.parameters())
         # Only the generator's gradients are asked for: a plain backward would compute the student's, to no use.
         for parameter, gradient in zip(parameters, torch.autograd.grad(_total(terms), parameters), strict=True):
             parameter.grad = gradient
         self.ranks.average(parameters)
         self.generator_optimizer.step()
+        if self.recipe.refined:
+            kept, targets, _ = self._refined(images.detach(), self.recipe.refined, labels)
+            return kept, targets, _detached(terms)
         return gather(images.detach(), count), self.objective.target(answers).detach(), _detached(terms)
+
+    def refined_children(self) -> tuple[Tensor, Tensor, Terms]:
+        """As many children of procedural images as the generator makes, refined by what it is taught.
+
+        Returns:
+            As `generator_step`; the loss terms are those before the last step.
+        """
+        own = self.ranks.share(self.supply.bred(self.recipe.generator_batch))
+        return self._refined(own, self.recipe.refined_children)
+
+    def _refined(self, own: Tensor, steps: int, labels: Tensor | None = None) -> tuple[Tensor, Tensor, Terms]:
+        """A whole batch some steps down the generator's loss, out of this process's share; targets, terms before."""
+        count, terms = self.recipe.generator_batch, Terms()
+
+        def loss(images: Tensor) -> Tensor:
+            nonlocal terms
+            _, terms = self._sought(_ready(images), count, labels)
+            return _total(terms)
+
+        images = self.ranks.gather(refined(own, loss, steps, self.low, self.high), count)
+        with torch.no_grad(), self.autocast:
+            return images, self._target(images), _detached(terms)
+
+    def _sought(self, images: Tensor, count: int, labels: Tensor | None = None) -> tuple[list[Answer], Terms]:
+        """The answers to this process's share of a batch, and the terms by which the whole batch is judged."""
+        with self.autocast:
+            answers, student = self._guides(images, count), self._watched(images, count)
+        return answers, self.objective.generator_terms(answers, student, labels)
 
     def ask_next(self, generated: Tensor, count: int) -> None:
         """Ask the teachers about so many images: a share that is bred, the rest generated, none that is not doubted.

@@ -12,7 +12,7 @@ from collections.abc import Iterable, Sequence
 import torch
 from torch import Tensor, nn
 
-from edgekd.config import OF_CHUNKS, OF_HEADERS, OF_QUESTIONS, Recipe
+from edgekd.config import OF_CHUNKS, OF_HEADERS, OF_QUESTIONS, OF_REFINEMENT, Recipe
 from edgekd.errors import BadSetting
 from edgekd.synthesis import losses
 from edgekd.teachers import Answer, Moments, Signal
@@ -34,7 +34,7 @@ class Nayer:
         if not recipe.noisy or recipe.activation or recipe.entropy:
             allowed = "noisy=true, activation=0, entropy=0"
             raise BadSetting("its generator is told the classes", where="recipe of nayer-style", allowed=allowed)
-        recipe.refuse(*OF_HEADERS, *OF_CHUNKS, *OF_QUESTIONS)
+        recipe.refuse(*OF_REFINEMENT, *OF_HEADERS, *OF_CHUNKS, *OF_QUESTIONS)
         self.recipe, self.watches_student, self.kept = recipe, recipe.adversary > 0, lesson.answer
         self.needs = frozenset({Signal.GRADIENT})
         self._last: list[Moments] = []

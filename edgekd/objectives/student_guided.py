@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from edgekd.config import OF_CHUNKS, OF_HEADERS, Recipe
+from edgekd.config import OF_CHUNKS, OF_HEADERS, OF_REFINEMENT, Recipe
 from edgekd.errors import BadSetting
 from edgekd.synthesis import losses, questions
 from edgekd.synthesis.sought import sought
@@ -39,7 +39,9 @@ class StudentGuided:
     watches_student = False
 
     def __init__(self, recipe: Recipe, lesson: Lesson) -> None:
-        recipe.refuse("children", *OF_TEACHERS, *OF_HEADERS, *OF_CHUNKS)  # of the asked, `bred` is their share
+        recipe.refuse(
+            "children", *OF_REFINEMENT, *OF_TEACHERS, *OF_HEADERS, *OF_CHUNKS
+        )  # of the asked, `bred` is their share
         if not (recipe.asked and recipe.prior) or recipe.share_batch or recipe.shift or recipe.mirror:
             allowed = "asked and prior above 0, share_batch=false, shift=0, mirror=false"
             raise BadSetting("it asks about each image once", where="recipe of student-guided", allowed=allowed)
