@@ -44,7 +44,7 @@ OF_CHUNKS = ("regression", "discriminators", "joined")
 OF_QUESTIONS = ("asked", "bred", "rivalry", "certainty", "likeness", "smoothing", "jitter")
 """What only a method sets whose questions are chosen before they are asked."""
 OF_REFINEMENT = ("refined", "refined_children")
-"""What a method sets whose generator is judged by teachers, and not told what to make."""
+"""What only a method sets whose generator is judged by teachers, and not told which classes to make."""
 
 
 class Recipe(Record):

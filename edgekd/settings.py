@@ -27,12 +27,9 @@ PIXELS = 32 * 32
 OF_LABELS = {"temperature": 1.0, "jitter": 0.07}
 """What a recipe of chosen questions has for bare labels: a temperature above 1 asks a student to tell by how much it is
 sure, which a label does not know. What it does know holds, more or less, for the image moved by two pixels of 28."""
-UNREFINED = {"refined": 0}
-"""What recipes have where a prior stands in for statistics: it is too vague to be followed by every single image. And
-where no gradient is exact, for each step would be paid for in questions."""
-OF_ROWS = {"temperature": 1.0, "refined": 0}
+OF_ROWS = {"temperature": 1.0}
 """What recipes that are fitted have for rows of a table. Trees vote, and where none does their logarithm is a cliff
-that no temperature but 1 leaves out of sight. What refining rows is worth was not measured."""
+that no temperature but 1 leaves out of sight."""
 
 
 def resolve_settings(
@@ -97,7 +94,7 @@ def suited(settings: DistillSettings, offered: Sequence[frozenset[Signal]], *, i
     about which nothing is generated, the default.
 
     What was told of the recipe stays; the rest is that method's own, and where questions are chosen and only labels
-    answer, `OF_LABELS`; where batch normalization was folded away, or no gradient is exact, `UNREFINED`.
+    answer, `OF_LABELS`.
 
     Raises:
         BadSetting: what was told does not go with it.
@@ -105,10 +102,7 @@ def suited(settings: DistillSettings, offered: Sequence[frozenset[Signal]], *, i
     if settings.method == AUTO:
         settings = _chosen(settings, exact=ids or all(Signal.GRADIENT in signals for signals in offered))
     bare = settings.recipe.asked and all(signals == {Signal.LABELS} for signals in offered)
-    exact = settings.gradient == "exact" and all(Signal.GRADIENT in signals for signals in offered)
-    vague = any(Signal.STATISTICS_PRIOR in signals for signals in offered)
-    special = (OF_LABELS if bare else {}) | (UNREFINED if vague or not exact else {})
-    changes = {name: value for name, value in special.items() if name not in settings.fixed}
+    changes = {name: value for name, value in OF_LABELS.items() if bare and name not in settings.fixed}
     return settings.model_copy(update={"recipe": settings.recipe.model_copy(update=changes)})
 
 

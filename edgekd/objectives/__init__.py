@@ -91,7 +91,7 @@ METHODS: dict[str, Method] = {
             **{"one_hot": 1.0, "activation": 0.0, "entropy": 5.0, "statistics": 1.0, "adversary": 1.0},
             **{"temperature": 8.0, "generator_batch": 128, "student_batch": 256, "generator_steps": 1},
             **{"student_steps": 5, "share_batch": False, "bank": 40_000, "prior": 60_000},
-            **{"prior_share": 0.45, "prior_fall": 0.67, "children": 96, "doubted": 0.95, "refined": 2},
+            **{"prior_share": 0.45, "prior_fall": 0.67, "children": 96, "doubted": 0.95},
             **{"latent": 100, "generator_width": 16, "output": "soft", "generator_rate": 4e-3},
             **{"generator_beta": 0.5, "student_optimizer": "muon", "student_rate": 8e-2, "anneal": "both"},
             **{"revivals": 3, "fit": True},

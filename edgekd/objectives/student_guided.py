@@ -39,9 +39,8 @@ class StudentGuided:
     watches_student = False
 
     def __init__(self, recipe: Recipe, lesson: Lesson) -> None:
-        recipe.refuse(
-            "children", *OF_REFINEMENT, *OF_TEACHERS, *OF_HEADERS, *OF_CHUNKS
-        )  # of the asked, `bred` is their share
+        # Of the asked, `bred` is the children's share.
+        recipe.refuse("children", *OF_REFINEMENT, *OF_TEACHERS, *OF_HEADERS, *OF_CHUNKS)
         if not (recipe.asked and recipe.prior) or recipe.share_batch or recipe.shift or recipe.mirror:
             allowed = "asked and prior above 0, share_batch=false, shift=0, mirror=false"
             raise BadSetting("it asks about each image once", where="recipe of student-guided", allowed=allowed)

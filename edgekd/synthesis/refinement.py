@@ -1,7 +1,7 @@
-"""Images that follow a gradient themselves, without a generator: a few steps from where they are.
+"""Images that follow a gradient themselves: a few steps from where a generator, or breeding, has left them.
 
-DeepInversion (Yin et al., 2020) goes thousands of steps, from noise. An image that the teacher already takes for the
-wanted class needs few, and keeps what a generator that knows no statistics would never draw: edges, plain grounds.
+DeepInversion (Yin et al., 2020) goes thousands of steps, from noise. What begins as an image needs few, and keeps what
+it began with: of bred images edges and plain grounds, which no generator draws that knows no statistics.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ STEP = 0.02
 
 
 def refined(images: Tensor, loss: Callable[[Tensor], Tensor], steps: int, low: Bound, high: Bound) -> Tensor:
-    """Images some signed steps (Goodfellow et al., 2015, eq. after 2; Madry et al., 2018) down a loss.
+    """Images some signed steps down a loss, as in projected gradient descent (Madry et al., 2018).
 
     Args:
         images: `[N, C, H, W]`; they are not changed.

@@ -14,13 +14,9 @@ from edgekd.config import DistillSettings
 from edgekd.distill import distill
 from edgekd.errors import BadSetting
 from edgekd.run_folder import RunFolder
-from edgekd.settings import fitted, resolve_settings, suited
+from edgekd.settings import resolve_settings
 from edgekd.synthesis.refinement import STEP
-from edgekd.teachers import Signal
 
-EXACT = frozenset({Signal.LABELS, Signal.SCORES, Signal.GRADIENT, Signal.FEATURES})
-TOLD = EXACT | {Signal.STATISTICS}
-FOLDED = EXACT | {Signal.STATISTICS_PRIOR}
 KINDS = ("refined", "refined_children")
 
 
@@ -88,18 +84,6 @@ def test_interrupted_and_resumed_it_ends_in_the_same_bits(
     interrupted(teacher_file, broken, 2, monkeypatch, refining(1, 2, steps=4))
     distill(teacher_file, refining(1, 2, steps=4), broken, resume=True)
     assert weights(whole) == weights(broken)
-
-
-def test_a_prior_is_too_vague_to_refine_by_and_questions_too_dear_unless_told() -> None:
-    free, told = resolve_settings({}), resolve_settings({"recipe": {"refined": 3}})
-    assert [suited(free, [offered]).recipe.refined for offered in (EXACT, TOLD, FOLDED)] == [2, 2, 0]
-    assert suited(free, [TOLD, FOLDED]).recipe.refined == 0
-    assert [suited(told, [offered]).recipe.refined for offered in (EXACT, TOLD, FOLDED)] == [3, 3, 3]
-    estimated = resolve_settings({"method": "edgekd", "gradient": "estimate"})
-    assert suited(estimated, [EXACT]).recipe.refined == 0
-    assert suited(resolve_settings({"method": "edgekd"}), [EXACT - {Signal.GRADIENT}]).recipe.refined == 0
-    assert fitted(suited(free, [EXACT]), 1, 1).recipe.refined == 0
-    assert suited(resolve_settings({"method": "dafl"}), [EXACT]).recipe.refined == 0
 
 
 @pytest.mark.parametrize("method", ["student-guided", "nayer-style"])
