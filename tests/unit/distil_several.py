@@ -34,7 +34,8 @@ on that processor, at ten times this rate."""
 ASKED = {"access": "scores", "gradient": "estimate", "directions": 2}
 FRESH = ADAM | {"generator_batch": 30, "statistics": 0.0, **dict.fromkeys(("bank", "prior", "prior_share"), 0)}
 CHOSEN = {
-    "edgekd": settings(recipe=ADAM | {"children": 16, "doubted": 1.0, "refined": 1, "refined_children": 2}),
+    "edgekd": settings(recipe=ADAM | {"children": 16, "doubted": 1.0}),
+    "refined": settings(steps=3, recipe=ADAM | {"refined": 1, "refined_children": 2}),  # signs, which rounding may turn
     "committee": settings(student="2xcnn-small", width=0.25, recipe=ADAM),
     "dafl": settings(method="dafl", recipe={**DAFL, **dict.fromkeys(("bank", "prior", "prior_share"), 0)}),
     "nayer-style": settings(method="nayer-style", recipe={**NAYER, **dict.fromkeys(("prior", "prior_share"), 0)}),

@@ -202,8 +202,8 @@ def test_two_processes_are_as_one_and_take_up_what_one_has_left(teacher_file, tm
         if record["progress"]["step"]:
             assert losses(two) == pytest.approx(losses(one), rel=1e-3, abs=1e-5), name
             same_state(two, one)
-    known = ("edgekd", "committee", "dafl", "nayer-style", "cdfkd-mfs", "cdfkd", "teacher-class", "teacher-class-gan")
-    ended = dict.fromkeys((*known, "sampled"), "finished")
+    known = ("edgekd", "refined", "committee", "dafl", "nayer-style", "cdfkd-mfs", "cdfkd")
+    ended = dict.fromkeys((*known, "teacher-class", "teacher-class-gan", "sampled"), "finished")
     assert states == ended | {"limited": "interrupted", "spent": "interrupted"}
     resumed = RunFolder(tmp_path / "resumed")
     assert losses(resumed, 3) == pytest.approx(losses(RunFolder(tmp_path / "edgekd"), 3), rel=1e-3, abs=1e-5)
