@@ -249,7 +249,8 @@ class Training:
 
     def _refined(self, own: Tensor, steps: int, labels: Tensor | None = None) -> tuple[Tensor, Tensor, Terms]:
         """A whole batch some steps down the generator's loss, out of this process's share; targets, terms before."""
-        count, terms = self.recipe.generator_batch, Terms()
+        count = self.recipe.generator_batch
+        terms: Terms = {}
 
         def loss(images: Tensor) -> Tensor:
             nonlocal terms
@@ -260,7 +261,7 @@ class Training:
         with torch.no_grad(), self.autocast:
             return images, self._target(images), _detached(terms)
 
-    def _sought(self, images: Tensor, count: int, labels: Tensor | None = None) -> tuple[list[Answer], Terms]:
+    def _sought(self, images: Tensor, count: int, labels: Tensor | None) -> tuple[list[Answer], Terms]:
         """The answers to this process's share of a batch, and the terms by which the whole batch is judged."""
         with self.autocast:
             answers, student = self._guides(images, count), self._watched(images, count)

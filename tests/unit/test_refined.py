@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import torch
+from test_children import part
 from test_distill import interrupted, settings, weights
 from torch.nn import functional
 
@@ -23,10 +23,6 @@ KINDS = ("refined", "refined_children")
 def refining(generated: int = 0, children: int = 0, **changes: Any) -> DistillSettings:
     chosen = {"refined": generated, "refined_children": children}
     return settings(recipe=chosen | changes.pop("recipe", {}), **changes)
-
-
-def part(run: RunFolder, name: str) -> Any:
-    return torch.load(run.checkpoint_file, weights_only=True)["parts"][name]
 
 
 def updates(run: RunFolder) -> set[float]:
