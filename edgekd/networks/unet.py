@@ -12,8 +12,9 @@ from torch.nn import functional
 from edgekd.networks.students import scaled
 
 Grid = tuple[int, int]
-FIRST, MOST = 16, 256
-"""Channels at width 1: of the images' own resolution, doubled at every halving, and at most."""
+FIRST, MOST, FEWEST = 16, 256, 8
+"""Channels at width 1: of the images' own resolution, doubled at every halving, and at most; and at any width at least.
+Two channels at the answer's resolution are hardly quicker than eight, and cannot tell classes apart."""
 DEPTH, SMALLEST = 4, 4
 """Halvings below the answer's resolution at most, and the side in pixels that none goes below."""
 
@@ -28,7 +29,7 @@ class UNet(nn.Module):
     Args:
         shape: channels, height, width of an image.
         classes: K.
-        width: factor on the channels.
+        width: factor on the channels; no map has fewer than `FEWEST`.
         grid: h, w of the answer.
     """
 
@@ -37,7 +38,7 @@ class UNet(nn.Module):
         self.grid = grid
         self.sizes = _halvings((shape[1], shape[2]), grid)
         self.last = max(level for level, size in enumerate(self.sizes) if level == 0 or _covers(size, grid))
-        maps = [scaled(min(FIRST * 2**level, MOST), width) for level in range(len(self.sizes))]
+        maps = [max(FEWEST, scaled(min(FIRST * 2**level, MOST), width)) for level in range(len(self.sizes))]
         inputs = [shape[0], *maps[:-1]]
         self.down = nn.ModuleList(
             _convolutions(inputs[level], maps[level], 2 if level else 1, 1 if level < self.last else 2)

@@ -57,3 +57,10 @@ def test_students_of_images_and_of_pixels_do_not_stand_in_for_each_other():
         networks.build_student("unet", 0.5, (1, 24, 24), 3)
     with pytest.raises(UnknownName, match="did you mean unet"):
         networks.build_student("u-net", 0.5, (1, 24, 24), 3, (24, 24))
+
+
+def test_no_map_is_narrower_than_eight_channels():
+    narrow = networks.build_student("unet", 1 / 64, (3, 64, 64), 2, (64, 64))
+    assert {block[0].out_channels for block in (*narrow.down, *narrow.up)} == {8}
+    usual = networks.build_student("unet", 0.25, (3, 64, 64), 2, (64, 64))
+    assert [block[0].out_channels for block in usual.down] == [8, 8, 16, 32, 64]
