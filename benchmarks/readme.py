@@ -135,12 +135,11 @@ def segmentation() -> str:
         )
     rows.append(("one class everywhere", "–", "–", percent(constant["accuracy"]), percent(constant["mean_iou"]), "–"))
     many = f"Mean ± standard deviation over {len(runs)} seeds" if len(runs) > 1 else "One seed, so no spread is known"
-    settings = " ".join(f"--set {name}={value}" for name, value in record["settings"].items())
     rounds = " to ".join(map(str, sorted({pick(run["rounds"] for run in runs) for pick in (min, max)})))
     return (
         f"{lines(rows)}\n\n{many}; last state, on the 233 test images; sizes of the first. One class everywhere is the "
-        f"best that can be answered without looking at the image. {record['minutes']:g} minutes of distillation, "
-        f"{rounds} rounds, on {record['host']['cores']} shared CPU cores, with `{settings}`."
+        f"best that can be answered without looking at the image. {record['minutes']:g} CPU minutes of "
+        f"distillation, {rounds} rounds, one thread of {record['host']['cores']} shared cores."
     )
 
 

@@ -16,6 +16,16 @@ from tiny_teacher import classifier
 from edgekd.run_folder import RunFolder
 
 Make = Callable[..., Path]
+COSTLY = {"done", "learned", "original", "sshd", "whole"}
+"""Fixtures that distil and export, or begin a server: several seconds on each worker, before the first of their tests."""
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """What asks for a costly fixture is slow."""
+    for item in items:
+        if COSTLY & set(getattr(item, "fixturenames", ())):
+            item.add_marker(pytest.mark.slow)
 
 
 def _save(path: Path, nodes: list, image: onnx.ValueInfoProto, weights: dict[str, np.ndarray], classes: int) -> Path:

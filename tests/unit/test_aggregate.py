@@ -180,7 +180,8 @@ def calibrated(run: RunFolder) -> np.ndarray:
     return generator_samples(run.generator_onnx, 32, seed=9)
 
 
-@pytest.mark.parametrize("kind", ["shared", pytest.param("plain", marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("kind", ["shared", "plain"])
 def test_the_file_joins_as_torch_does_with_one_output(tmp_path, kind):
     run = distilled(tmp_path / "run", kind)
     aggregate(run, labelled(run))

@@ -68,6 +68,7 @@ def test_nothing_begins_that_would_end_too_late(table: Counted, cells: Any) -> N
     assert table.measured == []
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["ablation", "black_box", "cdfkd", "run", "teacher_class"])
 def test_each_of_them_tells_what_it_may_be_told(name: str) -> None:
     command = [sys.executable, BENCHMARKS / "distill" / f"{name}.py", "--help"]

@@ -243,6 +243,7 @@ def test_a_refusal_is_exit_4_and_one_command_that_goes_on(server, call, tmp_path
     assert server.asked == RunFolder(tmp_path / "run").record()["queries"]["asked"] == 120
 
 
+@pytest.mark.slow
 def test_a_run_killed_while_it_waits_for_an_answer_ends_with_just_its_queries(server, call, tmp_path) -> None:
     """SIGKILL, by the server, with a request on its way that was counted on both sides and never answered."""
     killed: list[int] = []

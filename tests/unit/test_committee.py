@@ -58,6 +58,7 @@ def test_each_member_learns_what_it_would_learn_alone(teacher_file: Path) -> Non
     assert not torch.equal(next(alone[0].parameters()), next(alone[1].parameters()))
 
 
+@pytest.mark.slow
 def test_a_file_answers_the_members_mean(teacher_file: Path, tmp_path: Path) -> None:
     run, record = exported(teacher_file, student="2xcnn-small", width=0.25)
     assert run.record()["student"]["name"] == "2xcnn-small"

@@ -127,6 +127,7 @@ def test_wanted_classes_need_a_teacher_of_classes(tmp_path, run):
 ONE_CLASS = {"one_hot": 1.0, "entropy": 0.0, "statistics": 0.0, "adversary": 0.0, "generator_rate": 0.05}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("revivals", "then"), [(0, "expect a weaker student"), (1, "the generator begins anew")])
 def test_a_collapse_is_told_and_cured_as_often_as_the_recipe_says(teacher_file, run, revivals, then):
     """Without anything that asks for all classes, the generator of one_hot alone ends in a few of them."""

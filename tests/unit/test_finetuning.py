@@ -340,6 +340,7 @@ def test_what_would_take_long_is_done_only_when_asked_for(run, monkeypatch):
     assert tuned_export(run)["quantization"]["steps"][-1]["name"] == "quantization-aware distillation"
 
 
+@pytest.mark.slow
 def test_a_checkpoint_of_a_real_run_holds_the_teachers_answers(call, teacher_file, monkeypatch):
     sizes = ("bank=64", "prior=32", "generator_batch=32", "student_batch=32", "latent=8", "generator_width=4")
     options = [part for size in sizes for part in ("--set", size)]

@@ -349,6 +349,7 @@ def test_a_limited_run_says_how_to_go_on(call: Call, teacher_file) -> None:
     assert "next: edgekd export run --int8" in again.out
 
 
+@pytest.mark.slow
 def test_a_function_teaches_and_ctrl_c_tells_the_whole_command(call: Call, tmp_path, plain, monkeypatch) -> None:
     code = "import numpy as np\nw = np.random.default_rng(0).normal(size=(144, 4))\n"
     (tmp_path / "own_teacher.py").write_text(code + "def f(x):\n    return x.reshape(len(x), -1) @ w\n")

@@ -77,6 +77,7 @@ def quick(tmp_path: Path) -> str:
     return str(tmp_path / "quick.toml")
 
 
+@pytest.mark.slow
 def test_students_share_images_and_leave_ordinary_runs(teacher_file: Path, tmp_path: Path, quick: str) -> None:
     target, folder, heard = load_target(quick), tmp_path / "sweep", list[str]()
     plan = planned([teacher_file], settings(steps=6), ["lenet5-tiny", "cnn-small"], [0.25], target)
@@ -97,6 +98,7 @@ def test_students_share_images_and_leave_ordinary_runs(teacher_file: Path, tmp_p
     assert "http" not in page.replace("http-equiv", "")
 
 
+@pytest.mark.slow
 def test_killed_anywhere_it_goes_on_and_does_nothing_twice(
     teacher_file: Path, tmp_path: Path, quick: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -176,6 +178,7 @@ def test_a_budget_that_a_sweep_cannot_decide_is_refused_before(teacher_file: Pat
     assert not folder.exists()
 
 
+@pytest.mark.slow
 def test_the_command_names_the_student_and_answers_json(
     call: Call, teacher_file: Path, tmp_path: Path, quick: str
 ) -> None:

@@ -195,6 +195,7 @@ def test_students_of_something_else_are_refused(teacher: Path, real: Path, run: 
 # ----------------------------------------------------------------------------------------------------- distilling
 
 
+@pytest.mark.slow
 def test_students_side_by_side_come_as_files_that_take_ids(teacher: Path, real: Path, run: RunFolder) -> None:
     seen: list[Any] = []
     distill(teacher, chosen(real, steps=40), run, watch=seen.append)
@@ -219,6 +220,7 @@ def test_students_side_by_side_come_as_files_that_take_ids(teacher: Path, real: 
     np.testing.assert_allclose(apart, joined, rtol=1e-4, atol=1e-4)
 
 
+@pytest.mark.slow
 def test_a_run_of_ids_is_evaluated_shown_and_given_another_head(
     teacher: Path, real: Path, run: RunFolder, tmp_path: Path
 ) -> None:
@@ -246,6 +248,7 @@ def test_a_run_of_ids_is_evaluated_shown_and_given_another_head(
     assert evaluate(tmp_path / "head.onnx", tmp_path / "rest.npz", high=19.0)["n"] == 100
 
 
+@pytest.mark.slow
 def test_an_interrupted_run_resumes_to_the_same_bits(
     teacher: Path, real: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -306,6 +309,7 @@ def test_one_student_learns_ids_too_by_whatever_is_answered(
     assert (own == theirs).mean() > max(np.bincount(theirs)) / len(theirs) + 0.05
 
 
+@pytest.mark.slow
 def test_without_samples_random_sequences_are_asked_about_and_bred(teacher: Path, run: RunFolder) -> None:
     seen: list[Any] = []
     learned = settings(

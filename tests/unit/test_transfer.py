@@ -43,6 +43,7 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> RunFolder:
     return RunFolder(folder / "run")
 
 
+@pytest.mark.slow
 def test_another_task_is_learned_on_the_same_students(run, tmp_path: Path):
     images, labels = lit(400)
     np.savez(tmp_path / "other.npz", images=images, labels=labels)
@@ -59,6 +60,7 @@ def test_another_task_is_learned_on_the_same_students(run, tmp_path: Path):
         transfer(run, tmp_path / "other.npz", tmp_path / "new.onnx", target=TARGET)
 
 
+@pytest.mark.slow
 def test_labels_of_the_same_task_begin_with_the_run_s_own_layer(run, tmp_path: Path, monkeypatch):
     images, labels = lit(100)
     labels[0] = 3  # as many classes as the teacher has
