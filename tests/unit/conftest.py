@@ -17,7 +17,7 @@ from edgekd.run_folder import RunFolder
 
 Make = Callable[..., Path]
 COSTLY = {"done", "learned", "original", "sshd", "whole"}
-"""Fixtures that distil and export, or begin a server: several seconds on each worker, before the first of their tests."""
+"""Fixtures that distil and export, or begin a server: seconds on each worker before the first of their tests."""
 
 
 @pytest.hookimpl(tryfirst=True)

@@ -122,6 +122,7 @@ def test_all_that_may_be_asked_is_asked_and_not_one_more(server, run, limit) -> 
     assert server.asked == limit
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("lost", [False, True])
 def test_interrupted_and_resumed_it_ends_with_just_these_queries_and_the_same_bits(
     server, tmp_path, monkeypatch, lost
@@ -189,6 +190,7 @@ def test_of_images_the_same_to_the_last_bit_one_is_counted(server, run, monkeypa
 # --------------------------------------------------------------------------------------------------------- a refusal
 
 
+@pytest.mark.slow
 def test_a_quota_ends_a_run_that_goes_on_when_there_is_more(server, tmp_path) -> None:
     import inference_server
 

@@ -33,6 +33,7 @@ def bench(call: Call, here: Path):
     return lambda *words: call("bench", "m.onnx", "--target", "quick.toml", *words)
 
 
+@pytest.mark.slow
 def test_a_baseline_is_saved_and_compared_with(bench, here: Path) -> None:
     saved = bench("--save-baseline", "base.json", "--json")
     assert saved.code == 0  # a busy machine is told on stderr

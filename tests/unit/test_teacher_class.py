@@ -60,6 +60,7 @@ def test_the_last_layer_begins_as_the_teacher_s_own(teacher_file, run):
     np.testing.assert_allclose(network.head.last.bias.detach(), stored["bias"], atol=1e-5)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("method", ["teacher-class", "teacher-class-gan"])
 def test_an_interrupted_run_resumes_to_the_same_bits(teacher_file, tmp_path, monkeypatch, method):
     chosen = side_by_side(method=method)

@@ -273,6 +273,7 @@ def test_nodes_that_fell_back_are_counted_and_named(make_classifier):
     assert entry["difference"] == {"absolute": 0, "relative": 0}
 
 
+@pytest.mark.slow
 def test_the_record_keeps_to_its_schema(trio):
     jsonschema = pytest.importorskip("jsonschema")
     schema = json_schema()

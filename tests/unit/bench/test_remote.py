@@ -87,7 +87,7 @@ def adb(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Place:
     return Place(kind="adb", host="emulator-5554", python=sys.executable, folder=str(tmp_path / "phone"))
 
 
-@pytest.fixture(params=["sshd", "adb"])
+@pytest.fixture(params=[pytest.param("sshd", marks=pytest.mark.slow), "adb"])
 def place(request: pytest.FixtureRequest) -> Place:
     return request.getfixturevalue(request.param)
 
