@@ -196,8 +196,9 @@ def stuck(run: dict[str, Any]) -> bool:
 
 
 def dated(told: dict[str, Any]) -> str:
-    """A mark for what was run with another recipe than its method has today."""
-    today = find_method(told.get("method", "edgekd")).recipe.model_dump(exclude_defaults=True)
+    """A mark for what was run with another recipe than its method has today, but for what decides nothing there."""
+    unread = set(told.get("unread", ()))
+    today = find_method(told.get("method", "edgekd")).recipe.model_dump(exclude_defaults=True, exclude=unread)
     return "" if told["recipe"] == today else "†"
 
 

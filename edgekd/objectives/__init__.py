@@ -79,9 +79,9 @@ class Method:
 _CLASS: dict[str, Any] = {
     **{"joined": 1.0, "temperature": 4.0, "one_hot": 1.0, "activation": 0.0, "entropy": 5.0, "statistics": 1.0},
     **{"adversary": 1.0, "generator_batch": 128, "student_batch": 256, "generator_steps": 1, "student_steps": 5},
-    **{"share_batch": False, "bank": 40_000, "prior": 24_000, "prior_share": 0.3, "latent": 100},
-    **{"generator_width": 16, "output": "soft", "generator_rate": 4e-3, "generator_beta": 0.5},
-    **{"anneal": "both", "revivals": 3, "fit": True},
+    **{"share_batch": False, "bank": 40_000, "prior": 60_000, "prior_share": 0.45, "prior_fall": 0.67},
+    **{"children": 96, "doubted": 0.95, "latent": 100, "generator_width": 16, "output": "soft"},
+    **{"generator_rate": 4e-3, "generator_beta": 0.5, "anneal": "both", "revivals": 3, "fit": True},
 }
 _SIDE_BY_SIDE: dict[str, Any] = {"students": 4, "samples_alone": True}
 METHODS: dict[str, Method] = {

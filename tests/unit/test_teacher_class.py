@@ -220,6 +220,16 @@ def test_folders_without_pictures_are_refused(teacher_file, run, tmp_path):
         distill(teacher_file, side_by_side(samples=str(tmp_path / "nowhere.npz")), run)
 
 
+DIET = {"prior": 64, "prior_share": 0.9, "prior_fall": 0.2, "children": 8, "doubted": 0.5}
+
+
+def test_samples_alone_are_learned_alike_whatever_is_said_of_procedural_images(teacher_file, tmp_path, real):
+    one, other = RunFolder(tmp_path / "one"), RunFolder(tmp_path / "other")
+    distill(teacher_file, side_by_side(samples=str(real)), one)
+    distill(teacher_file, side_by_side(samples=str(real), recipe=DIET), other)
+    assert weights(one) == weights(other)
+
+
 def test_samples_alone_are_no_generated_batches(teacher_file, run, real):
     with pytest.raises(BadSetting, match="without a generator no batch is generated; allowed: share_batch=false"):
         distill(teacher_file, side_by_side(samples=str(real), recipe={"share_batch": True}), run)
