@@ -4,7 +4,7 @@
 
 All students of a run together have at most 80,000 parameters, however many there are, as the published ones have
 (68,000 to 88,000). They are LeNet-5s: as quick to train as so many can be; of colours, and of Fashion-MNIST without
-data, small CNNs; of pixels U-Nets with a tenth of the teacher's parameters. Of text they are a twentieth of the
+data, small CNNs; of pixels U-Nets with at most a tenth of the teacher's parameters. Of text they are a twentieth of the
 teacher, as published (167,000 to 200,000 for 4.15 million), since an embedding is most of each.
 Students are measured in their last state on the test images, which choose nothing; of real samples only the images are
 handed in, no label. What was measured goes into `benchmarks/results/teacher_class.json` after every run, and is not
