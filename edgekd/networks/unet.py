@@ -14,7 +14,7 @@ from edgekd.networks.students import scaled
 Grid = tuple[int, int]
 FIRST, MOST, FEWEST = 16, 256, 8
 """Channels at width 1: of the images' own resolution, doubled at every halving, and at most; and at any width at least.
-Two channels at the answer's resolution are hardly quicker than eight, and cannot tell classes apart."""
+Two channels at the answer's resolution are a third quicker than eight, and can hardly tell classes apart."""
 DEPTH, SMALLEST = 4, 4
 """Halvings below the answer's resolution at most, and the side in pixels that none goes below."""
 
