@@ -168,7 +168,7 @@ METHODS: dict[str, Method] = {
     ),
     "teacher-class-gan": Method(
         TeacherClass,
-        Recipe(**_CLASS, discriminators=1.0, student_optimizer="adam", student_rate=2e-4),
+        Recipe(**_CLASS, discriminators=1.0, student_optimizer="adam", student_rate=2e-3),
         **_SIDE_BY_SIDE,
     ),
 }
