@@ -100,7 +100,7 @@ CASES = {
         *({"teacher": 98.95, "1": 98.52, "2": 98.96, "4": 98.37}, None),
     ),
     "cifar10-real-gan": Case(  # a smoke test: the published students have a teacher of 89.92 % and a GPU
-        *("CIFAR-10, real samples, adversarial, smoke test", "cifar10", "cifar10.onnx", True),
+        *("CIFAR-10, real samples and their mirror images, adversarial, smoke test", "cifar10", "cifar10.onnx", True),
         *("teacher-class-gan", {4: 10}, {"teacher": 89.92, "1": 80.29, "2": 83.09, "4": 87.27, "8": 87.42}, 0.87),
         *("cnn-small", MOST, "mirrored"),
     ),
@@ -160,8 +160,8 @@ def samples_of(case: Case) -> dict[str, np.ndarray]:
 def _cuts(images: np.ndarray) -> list[np.ndarray]:
     """Each image mirrored, cut and lit as the teacher has seen it while it learned, twice."""
     torch.manual_seed(0)
-    pixels, unread = torch.from_numpy(images).float() / 255, torch.zeros(len(images), *images.shape[2:])
-    return [(camvid.augmented(pixels, unread)[0] * 255).round().byte().numpy() for _ in range(2)]
+    pixels, nothing = torch.from_numpy(images).float() / 255, torch.zeros(len(images), *images.shape[2:])
+    return [(camvid.augmented(pixels, nothing)[0] * 255).round().byte().numpy() for _ in range(2)]
 
 
 VIEWS = {"none": lambda _: [], "mirrored": lambda images: [images[..., ::-1]], "cut": _cuts}

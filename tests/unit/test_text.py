@@ -12,6 +12,7 @@ import pytest
 import torch
 from onnx import TensorProto
 from test_distill import settings, weights
+from test_teacher_class import DIET
 from text_teacher import IDS, LENGTH, by_hand, random_teacher
 
 from edgekd import codes, networks, split
@@ -337,9 +338,8 @@ def test_without_samples_random_sequences_are_asked_about_and_bred(teacher: Path
 
 
 def test_ids_are_learned_alike_whatever_is_said_of_procedural_images(teacher: Path, tmp_path: Path) -> None:
-    diet = {"prior": 64, "prior_share": 0.9, "prior_fall": 0.2, "children": 8, "doubted": 0.5}
     runs = [RunFolder(tmp_path / name) for name in ("one", "other")]
-    for run, told in zip(runs, ({}, diet), strict=True):
+    for run, told in zip(runs, ({}, DIET), strict=True):
         chosen = settings(method="teacher-class", students=2, steps=3, width=0.25, recipe={"bank": 256} | told)
         distill(teacher, chosen, run)
     assert weights(runs[0]) == weights(runs[1])
