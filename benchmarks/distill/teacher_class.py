@@ -18,7 +18,7 @@ from __future__ import annotations
 import hashlib
 import json
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -41,8 +41,6 @@ from edgekd.objectives import find_method  # noqa: E402
 from edgekd.run_folder import RunFolder  # noqa: E402
 
 EXAMPLE = str(ROOT / "examples/teacher.onnx")
-SHAPES = {"camvid": camvid.SHAPE, "cifar10": (3, 32, 32)}
-"""Of images that are not of 28x28."""
 STUDENT, MOST = "lenet5", 80_000
 """Of what kind students are, and how many parameters all of a run have together at most."""
 WIDTH = {"lenet5": 256, "unet": 10, "text-cnn": 128, "cnn-small": 128}
@@ -54,7 +52,7 @@ class Case:
     """One task, one diet.
 
     Attributes:
-        title, data: what people call it, and the set of its images.
+        title, data: what people call it, and which of `SETS` it is.
         teacher: file in the teachers' folder, or anywhere.
         real: whether students learn from the training images, or from generated ones.
         method: by name.
@@ -130,31 +128,69 @@ UNREAD = {"prior", "prior_share", "prior_fall", "children", "doubted"}
 """What of a recipe decides nothing where samples, or sequences of ids, are all there is to learn from."""
 
 
+@dataclass(frozen=True)
+class Set:
+    """What a run is handed of a data set, and how its model is tested.
+
+    Attributes:
+        samples: the training images, uint8 `[N, C, H, W]`, or token ids `[N, T]`.
+        tested: a model's figures on the test part, by name.
+        shape: of an image.
+        pixels: whether each pixel is answered.
+        ids: tells how many token ids there are; None of images.
+    """
+
+    samples: Callable[[], np.ndarray]
+    tested: Callable[[Path], dict[str, float]]
+    shape: tuple[int, int, int] = (1, 28, 28)
+    pixels: bool = False
+    ids: Callable[[], int] | None = None
+
+
+def _classes(name: str, shape: tuple[int, int, int] = (1, 28, 28)) -> Set:
+    """Images of ten classes."""
+
+    def tested(model: Path) -> dict[str, float]:
+        images, labels = data.load(name)[1]
+        chosen = logits(model, images.astype(np.float32) / np.float32(255)).argmax(axis=1)
+        return {"accuracy": float((chosen == labels).mean())}
+
+    return Set(lambda: data.load(name)[0][0], tested, shape)
+
+
+SETS = {
+    "mnist": _classes("mnist"),
+    "fashion_mnist": _classes("fashion_mnist"),
+    "cifar10": _classes("cifar10", (3, 32, 32)),
+    "camvid": Set(
+        lambda: camvid.split(camvid.DATA, "train")[0],
+        lambda model: camvid.tested(model, camvid.DATA),
+        camvid.SHAPE,
+        pixels=True,
+    ),
+    "rt-polarity": Set(
+        lambda: sentiment.split()["train"].tokens,
+        lambda model: sentiment.tested(model, sentiment.DATA),
+        ids=sentiment.words,
+    ),
+}
+
+
 def worth(case: Case, model: Path) -> dict[str, float]:
     """Accuracy of a model with values in [0, 1] on the test images, of pixels mean IoU, of sentences F1."""
-    if case.data in TESTED:
-        return {name.removeprefix("test_"): value for name, value in TESTED[case.data](model).items()}
-    images, labels = data.load(case.data)[1]
-    chosen = logits(model, images.astype(np.float32) / np.float32(255)).argmax(axis=1)
-    return {"accuracy": float((chosen == labels).mean())}
-
-
-TESTED = {
-    "camvid": lambda model: camvid.tested(model, camvid.DATA),
-    "rt-polarity": lambda model: sentiment.tested(model, sentiment.DATA),
-}
-"""Data sets whose test part is no array of images and classes."""
+    return {name.removeprefix("test_"): value for name, value in SETS[case.data].tested(model).items()}
 
 
 def samples_of(case: Case) -> dict[str, np.ndarray]:
     """The training images, uint8 `[N, C, H, W]`, or token ids `[N, T]`, by the name that `--samples` has for them."""
-    if case.data == "rt-polarity":
-        return {"tokens": sentiment.split()["train"].tokens}
-    images = camvid.split(camvid.DATA, "train")[0] if case.data == "camvid" else data.load(case.data)[0][0]
-    views = VIEWS[case.views](images)
+    own = SETS[case.data]
+    samples = own.samples()
+    if own.ids:
+        return {"tokens": samples}
+    views = VIEWS[case.views](samples)
     if views:  # shuffled, since those that a run has no time to ask about are the last ones
-        images = np.random.default_rng(0).permutation(np.concatenate([images, *views]))
-    return {"images": images}
+        samples = np.random.default_rng(0).permutation(np.concatenate([samples, *views]))
+    return {"images": samples}
 
 
 def _cuts(images: np.ndarray) -> list[np.ndarray]:
@@ -192,20 +228,20 @@ def distilled(case: Case, count: int, seed: int, clock: list[Any], made: Path, f
 
 def width_for(case: Case, count: int) -> float:
     """The largest width, in 64ths, at which so many students together stay below the case's most parameters."""
-    shape = SHAPES.get(case.data, (1, 28, 28))
-    grid = shape[1:] if case.data == "camvid" else None
+    own = SETS[case.data]
+    grid = own.shape[1:] if own.pixels else None
     shares = Parts(contiguous(WIDTH[case.student], count), grid=grid)
-    ids = sentiment.words() if case.data == "rt-polarity" else None
+    ids = own.ids() if own.ids else None
 
     def size(width: float) -> int:
-        return parameters(build_student(case.student, width, shape, 10, grid, parts=shares, ids=ids))
+        return parameters(build_student(case.student, width, own.shape, 10, grid, parts=shares, ids=ids))
 
     return max(step / 64 for step in range(4, 65) if size(step / 64) <= case.most)
 
 
 def fingerprint(case: Case, clock: list[Any], made: Path) -> dict[str, Any]:
     """What decides a run, but for its seed, the number of students and edgekd's code."""
-    unread = UNREAD if case.real or case.data == "rt-polarity" else set()
+    unread = UNREAD if case.real or SETS[case.data].ids else set()
     recipe = find_method(case.method).recipe.model_dump(exclude_defaults=True, exclude=unread)
     digest = hashlib.sha256((made / case.teacher).read_bytes()).hexdigest()
     return {
