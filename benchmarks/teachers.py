@@ -1,6 +1,6 @@
 """The teachers of the benchmarks beside the example's, trained here on labelled data.
 
-    python benchmarks/teachers.py NAME… [--folder runs/teachers] [--data ../shared/data] [--missing]
+    python benchmarks/teachers.py NAME… [--folder runs/teachers] [--data ../shared/data] [--missing] [--epochs N]
 
 Writes `NAME.onnx` and `NAME.json` (parameters, epochs, accuracy of the last state on the 10,000 test images). Batch
 normalization is kept where there is some; the benchmarks that want it folded fold it.
@@ -12,7 +12,7 @@ import argparse
 import json
 import sys
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import data
@@ -131,9 +131,8 @@ TEACHERS = {
 }
 
 
-def make(name: str, folder: Path, shared: Path) -> None:
+def make(name: str, plan: Plan, folder: Path, shared: Path) -> None:
     """Train one teacher and write its file and its record."""
-    plan = TEACHERS[name]
     torch.manual_seed(plan.seed)
     (pixels, labels), (test_pixels, test_labels) = data.load(plan.data, shared)
     images = torch.from_numpy(pixels).float() / 255
@@ -163,10 +162,12 @@ def main() -> None:
     parser.add_argument("--folder", type=Path, default=ROOT / "runs/teachers")
     parser.add_argument("--data", type=Path, default=data.SHARED, help="folder of the data sets")
     parser.add_argument("--missing", action="store_true", help="leave alone what was made before")
+    parser.add_argument("--epochs", type=int, help="others than planned: few, for a smoke test")
     arguments = parser.parse_args()
     arguments.folder.mkdir(parents=True, exist_ok=True)
     for name in (n for n in arguments.names if not (arguments.missing and (arguments.folder / f"{n}.json").exists())):
-        make(name, arguments.folder, arguments.data)
+        epochs = arguments.epochs or TEACHERS[name].epochs
+        make(name, replace(TEACHERS[name], epochs=epochs), arguments.folder, arguments.data)
 
 
 if __name__ == "__main__":
