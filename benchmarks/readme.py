@@ -245,7 +245,7 @@ def cdfkd() -> str:
         for name, way in case["variants"].items():
             runs = list(way["seeds"].values())
             size, minutes = f"{runs[0]['parameters']:,}", f"{way['told']['clock'][1]:g}"
-            rows.append((title, name, size, minutes, cell(way["seeds"]), *_attention(runs)))
+            rows.append((title, name + dated(way["told"]), size, minutes, cell(way["seeds"]), *_attention(runs)))
             title = ""
     goals = [(case, case["reach"], case["aim"]) for case in record["cases"].values() if case["reach"]]
     told = "; ".join(
@@ -256,7 +256,7 @@ def cdfkd() -> str:
         f"{lines(rows)}\n\nTest accuracy of the last state, mean ± standard deviation, number of seeds in brackets; "
         f"one thread of {record['host']['cores']} shared cores. Attention was learned from 1 % of the labelled "
         "training images afterwards; the interval is of the paired test images of each seed, lowest to highest of all "
-        f"seeds: one that holds zero is no gain. {told}."
+        f"seeds: one that holds zero is no gain. {told}.{remark(rows)}"
     )
 
 

@@ -203,9 +203,10 @@ def fingerprint(name: str, variant: str, clock: list[Any], made: Path) -> dict[s
     """What decides a run, but for its seed and edgekd's code."""
     case = CASES[name]
     digests = [hashlib.sha256((made / file).read_bytes()).hexdigest() for file in case.teachers]
-    recipe = find_method(VARIANTS[variant].method).recipe.model_dump(exclude_defaults=True)
-    told = {"teachers": digests, "parameters": case.parameters, "clock": clock, "recipe": recipe}
-    return told | ({"set": list(VARIANTS[variant].recipe)} if VARIANTS[variant].recipe else {})
+    way = VARIANTS[variant]
+    recipe = find_method(way.method).recipe.model_dump(exclude_defaults=True)
+    told = {"teachers": digests, "parameters": case.parameters, "clock": clock, "method": way.method, "recipe": recipe}
+    return told | ({"set": list(way.recipe)} if way.recipe else {})
 
 
 def summary(seeds: dict[str, Any]) -> dict[str, Any]:
@@ -234,10 +235,9 @@ class Collaboration:
     def describe(self, cell: Cell, result: Found) -> None:
         case, entry = CASES[cell.place[1]], result["cases"][cell.place[1]]
         entry |= {"title": case.title, "published": case.published, "reach": case.reach, "aim": case.aim}
-        if "teachers" not in entry:
-            with tempfile.TemporaryDirectory() as folder:
-                files = teacher_files(case, self.made, Path(folder))
-                entry["teachers"] = teachers_accuracy(files, data.load(case.data)[1])
+        with tempfile.TemporaryDirectory() as folder:
+            files = teacher_files(case, self.made, Path(folder))
+            entry["teachers"] = teachers_accuracy(files, data.load(case.data)[1])
         runs = entry["variants"][cell.place[3]]
         runs["summary"] = summary(runs["seeds"])
 
