@@ -16,13 +16,14 @@ from edgekd.run_folder import atomic
 from edgekd.training import Training
 
 _SHARED = ("generator", "bank", "prior", "held_out")
-_PARTS = ("student", "rivals", "student_optimizer", "generator_optimizer", "objective", "supply", *_SHARED)
+_STUDENTS = {"student": "first", "rivals": "rivals", "student_optimizer": "optimizer"}
+_OWN = ("generator_optimizer", "objective", "supply", *_SHARED)
 _COUNTERS = ("step", "seconds", "images_seen", "examined", "collapses", "asked", "spent")
 
 
 def save(training: Training, path: Path) -> None:
     """Write the whole state, atomically. Of several processes the first writes that of all."""
-    parts = {name: getattr(training, name).state_dict() for name in _PARTS}
+    parts = {name: part.state_dict() for name, part in _parts(training).items()}
     counters = {name: getattr(training, name) for name in _COUNTERS}
     if not training.ranks.first:
         return
@@ -39,8 +40,8 @@ def restore(training: Training, path: Path) -> None:
         BadRun: the file is missing, damaged or of another network.
     """
     with _read(training, path) as state:
-        for name in _PARTS:
-            getattr(training, name).load_state_dict(state["parts"][name])
+        for name, part in _parts(training).items():
+            part.load_state_dict(state["parts"][name])
         for name in _COUNTERS:
             setattr(training, name, state["counters"][name])
         set_random_states(state["random"], training.device)
@@ -56,6 +57,12 @@ def take_over(training: Training, path: Path) -> None:
         for name in _SHARED:
             getattr(training, name).load_state_dict(state["parts"][name])
         training.examined = state["counters"]["examined"]
+
+
+def _parts(training: Training) -> dict[str, Any]:
+    """Everything that has a state of its own, by its name in the file."""
+    students = {name: getattr(training.students, own) for name, own in _STUDENTS.items()}
+    return students | {name: getattr(training, name) for name in _OWN}
 
 
 @contextmanager

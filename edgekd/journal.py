@@ -148,7 +148,7 @@ class Journal:
         line |= {name: round(value, 6) for name, value in means.items()} | self.health
         line |= {"queries": asked} if (asked := self.ledger.asked) else {}
         if training.recipe.asked and len(codes):
-            own = training.says(from_codes(codes, training.low, training.high))
+            own = training.students.says(from_codes(codes, training.low, training.high))
             rows = [questions.rows(each, training.task).argmax(1) for each in (own, logits)]
             line |= {"agreement": round(float((rows[0] == rows[1]).float().mean()), 4)}
         self.health = {}

@@ -10,14 +10,15 @@ import math
 from collections.abc import Callable, Sequence
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from edgekd.codes import extent, stored_as
 from edgekd.config import Recipe
 from edgekd.distributed import ALONE, Ranks
+from edgekd.learning import Students, Terms, detached, ready, total
 from edgekd.machine import bfloat16_is_fast
 from edgekd.networks.generators import Generator, RowGenerator
-from edgekd.networks.optimizers import Optimizer, student_optimizer
+from edgekd.networks.optimizers import Optimizer
 from edgekd.networks.standardized import Standardized
 from edgekd.networks.synchronized import synchronize
 from edgekd.objectives import Objective
@@ -46,12 +47,9 @@ OFTEN = 20
 learned it by heart, and what a teacher says of one image does hold best for that one."""
 ASIDE = 32
 """One image in so many is held out."""
-PART = 256  # images asked about or answered at a time
-EACH = 1024
-"""Images of each bank by which students are compared."""
+PART = 256
+"""Images asked about at a time."""
 Expired = Callable[[], bool]
-Terms = dict[str, Tensor]
-"""Loss terms by name. They stay tensors until they are told: a GPU need not be waited for."""
 
 
 class Training:
@@ -88,16 +86,15 @@ class Training:
         ranks.check_even(**_batches(recipe))
         self.ranks, spec = ranks, teachers[0].spec
         self.teachers, self.objective, self.recipe, self.task = teachers, objective, recipe, spec.task
-        self.student, self.generator = student.train(), generator.train()
-        self.rivals = nn.ModuleList(rivals).train()
-        for network in (student, generator, self.rivals):
+        self.generator = generator.train()
+        for network in (student, generator, *rivals):
             network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # missing in torch's stubs
             synchronize(network, ranks)
         betas = (recipe.generator_beta, 0.999)
         self.generator_optimizer = torch.optim.Adam(generator.parameters(), recipe.generator_rate, betas=betas)
-        everything = [*student.parameters(), *self.rivals.parameters(), *objective.parameters()]
-        self.learning = [parameter for parameter in everything if parameter.requires_grad]
-        self.student_optimizer = student_optimizer(self.learning, recipe)
+        self.device = next(student.parameters()).device
+        self.autocast = torch.autocast(self.device.type, torch.bfloat16, enabled=bfloat16_is_fast(self.device))
+        self.students = Students(student, rivals, objective, recipe, self.task, ranks, self.autocast)
         shape = (spec.channels, spec.height, spec.width)
         self.low, self.high = spec.low, spec.high
         most = max(recipe.student_batch, BANK_BYTES // (math.prod(shape) + 4 * math.prod(objective.kept)))
@@ -115,8 +112,6 @@ class Training:
         self.examined, self.collapses, self.asked, self.spent = 0, 0, 0, False
         self.bare = all(teacher.signals == {Signal.LABELS} for teacher in teachers) and spec.task == "classes"
         self.supply = Supply(self.bank if alone and proxies is None else self.prior, self._scores, proxies)
-        self.device = next(student.parameters()).device
-        self.autocast = torch.autocast(self.device.type, torch.bfloat16, enabled=bfloat16_is_fast(self.device))
 
     @property
     def missing(self) -> int:
@@ -181,7 +176,7 @@ class Training:
         learned = max(0.0, fraction - recipe.warm_up) / (1 - recipe.warm_up)
         self.prior_share = min(1.0, recipe.prior_share * (1 + recipe.prior_fall * (1 - 2 * min(fraction, 1.0))))
         _set_rate(self.generator_optimizer, recipe.generator_rate, fraction if recipe.anneal == "both" else 0.0)
-        _set_rate(self.student_optimizer, recipe.student_rate, 0.0 if recipe.anneal == "none" else learned)
+        _set_rate(self.students.optimizer, recipe.student_rate, 0.0 if recipe.anneal == "none" else learned)
         reborn = bool(self.step and recipe.generator_life) and self.step % recipe.generator_life == 0
         if reborn:
             self._begin_generator_anew()
@@ -207,8 +202,8 @@ class Training:
                 kept = images, targets  # of what the students say; the teachers are asked later
             elif self.recipe.keep == "every":
                 kept = self.keep(images, targets)
-            elif chosen is None or _total(terms) < least:
-                chosen, least = (images, targets), _total(terms)
+            elif chosen is None or total(terms) < least:
+                chosen, least = (images, targets), total(terms)
             if expired():
                 break
         self.objective.end_round()
@@ -229,14 +224,14 @@ class Training:
         answers, terms = self._sought(images, count, labels)
         parameters = list(self.generator.parameters())
         # Only the generator's gradients are asked for: a plain backward would compute the student's, to no use.
-        for parameter, gradient in zip(parameters, torch.autograd.grad(_total(terms), parameters), strict=True):
+        for parameter, gradient in zip(parameters, torch.autograd.grad(total(terms), parameters), strict=True):
             parameter.grad = gradient
         self.ranks.average(parameters)
         self.generator_optimizer.step()
         if self.recipe.refined:
             kept, targets, _ = self._refined(images.detach(), self.recipe.refined, labels)
-            return kept, targets, _detached(terms)
-        return gather(images.detach(), count), self.objective.target(answers).detach(), _detached(terms)
+            return kept, targets, detached(terms)
+        return gather(images.detach(), count), self.objective.target(answers).detach(), detached(terms)
 
     def refined_children(self) -> tuple[Tensor, Tensor, Terms]:
         """As many children of procedural images as the generator makes, refined by what it is taught.
@@ -254,12 +249,12 @@ class Training:
 
         def loss(images: Tensor) -> Tensor:
             nonlocal terms
-            _, terms = self._sought(_ready(images), count, labels)
-            return _total(terms)
+            _, terms = self._sought(ready(images), count, labels)
+            return total(terms)
 
         images = self.ranks.gather(refined(own, loss, steps, self.low, self.high), count)
         with torch.no_grad(), self.autocast:
-            return images, self._target(images), _detached(terms)
+            return images, self._target(images), detached(terms)
 
     def _sought(self, images: Tensor, count: int, labels: Tensor | None) -> tuple[list[Answer], Terms]:
         """The answers to this process's share of a batch, and the terms by which the whole batch is judged."""
@@ -300,50 +295,13 @@ class Training:
         """Those images of a batch that the student is not sure about."""
         if not len(images) or self.recipe.doubted >= 1:
             return images
-        return _ready(images[doubtful(self.says(images), self.task, self.recipe.doubted)])
-
-    def says(self, images: Tensor, student: nn.Module | None = None) -> Tensor:
-        """Logits of the student as it would answer in use, for images `[N, C, H, W]`; it learns nothing."""
-        asked = self.student if student is None else student
-        with torch.no_grad(), self.autocast:
-            own: Tensor = asked.eval()(_ready(images)).float()
-        asked.train()
-        return own
-
-    def chosen(self) -> nn.Module:
-        """The student, or the rival that answers more of what they learned as the teachers do.
-
-        Small students depend much on how they begin. They are compared on the newest images of both banks, not on the
-        held-out ones: those are to judge the one that is kept.
-        """
-        kept = [bank.newest(EACH) for bank in (self.bank, self.prior) if len(self.rivals) and len(bank)]
-        if not kept:
-            return self.student
-        codes, targets = (torch.cat(parts) for parts in zip(*kept, strict=True))
-        images = from_codes(codes, self.low, self.high)
-        wanted = questions.chosen(self.objective.logits(targets), self.task)
-
-        def agreed(student: nn.Module) -> float:
-            own = torch.cat([self.says(part, student) for part in torch.split(images, PART)])
-            return float((questions.chosen(own, self.task) == wanted).float().mean())
-
-        students: list[nn.Module] = [self.student, *self.rivals]
-        return max(students, key=agreed)
+        return ready(images[doubtful(self.students.says(images), self.task, self.recipe.doubted)])
 
     def _guides(self, images: Tensor, count: int) -> list[Answer]:
         """What the generator is led by: the teachers' answers, or the students' where the teachers are asked later."""
         if not self.recipe.asked:
             return self._answers(images, count)
-        students = (self.student, *self.rivals)
-        return [Answer(self._of_student(student, images, count)) for student in students]
-
-    def _of_student(self, student: nn.Module, images: Tensor, count: int) -> Tensor:
-        """A student's answer to the whole batch, with gradients to this process's share of the images."""
-        assert isinstance(student, Standardized)
-        student.train(not self.recipe.frozen_student)
-        own = self.ranks.gather(student.answer(images).float(), count)
-        student.train()
-        return own
+        return [Answer(self.students.follow(one, images, count)) for one in self.students.all]
 
     def _answers(self, images: Tensor, count: int) -> list[Answer]:
         """What the teachers answer to a whole batch of `count` images, of which `images` are this process's share."""
@@ -357,30 +315,24 @@ class Training:
         """The student's answer to the whole batch, where the generator's terms read it."""
         if self.warming_up or not self.objective.watches_student:
             return None
-        return self._of_student(self.student, images, count)
+        return self.students.follow(self.students.first, images, count)
 
     def _motions(self, count: int) -> Tensor:
         return motions(count, self.recipe.shift, self.recipe.mirror)
 
     def _moved(self, images: Tensor, how: Tensor) -> Tensor:
-        return _ready(moved(images, how, self.recipe.shift, self.recipe.mirror, extent(self.low, self.high)[0]))
+        return ready(moved(images, how, self.recipe.shift, self.recipe.mirror, extent(self.low, self.high)[0]))
 
     def student_step(self, images: Tensor, targets: Tensor) -> Terms:
-        """One update of the student on images `[N, C, H, W]` and what is kept of the answers; the loss terms."""
-        shown = _ready(self.ranks.share(images))
-        terms: Terms = {}
-        students = (self.student, *self.rivals)
-        with self.autocast:
-            answers = torch.cat([student.answers(shown) for student in students], dim=1)
-        for number, own in enumerate(self.ranks.gather(answers.float(), len(images)).unbind(dim=1)):
-            found = self.objective.student_terms(own, targets)
-            terms |= {f"{name}_{number}" if number else name: term for name, term in found.items()}
-        self.student_optimizer.zero_grad()
-        torch.autograd.backward([_total(terms)])
-        self.ranks.average(self.learning)
-        self.student_optimizer.step()
+        """One update of the students on images `[N, C, H, W]` and what is kept of the answers; the loss terms."""
+        terms = self.students.learn(images, targets)
         self.images_seen += len(images)
-        return _detached(terms)
+        return terms
+
+    def chosen(self) -> Standardized:
+        """The student to keep: of several the one that follows the teachers best in what they learned."""
+        shares = (1 - self.recipe.prior_share, self.bank), (self.recipe.prior_share, self.prior)
+        return self.students.best(shares, self.low, self.high)
 
     def examine(self) -> Health | None:
         """How the newest generated images are, if there are enough since the last time; cures a collapse.
@@ -391,7 +343,7 @@ class Training:
             return None
         self.examined = self.held_out.written
         codes, targets = self.held_out.newest(NEWEST)
-        own = self.says(from_codes(codes, self.low, self.high))
+        own = self.students.says(from_codes(codes, self.low, self.high))
         health = examined(codes, self.objective.logits(targets), own, self.task)
         self.collapses += bool(health.collapse)
         if health.collapse and self.collapses <= self.recipe.revivals:
@@ -436,7 +388,7 @@ class Training:
         """Images that are moved from where they were asked about if their labels are bare and were learned `OFTEN`."""
         often = self.images_seen >= OFTEN * (len(self.bank) + len(self.prior))
         if self.bare and self.recipe.jitter and often:
-            images = _ready(jittered(images, self.recipe.jitter, extent(self.low, self.high)[0]))
+            images = ready(jittered(images, self.recipe.jitter, extent(self.low, self.high)[0]))
         return images, targets
 
     def _generated(self) -> tuple[Tensor, Tensor]:
@@ -465,15 +417,3 @@ def _batches(recipe: Recipe) -> dict[str, int]:
     shared = {"generator_batch without what is held out": left}
     students = shared if recipe.share_batch else {} if recipe.fresh else {"student_batch": recipe.student_batch}
     return {"generator_batch": recipe.generator_batch} | students
-
-
-def _ready(images: Tensor) -> Tensor:
-    return images.contiguous(memory_format=torch.channels_last)
-
-
-def _total(terms: Terms) -> Tensor:
-    return torch.stack(list(terms.values())).sum()
-
-
-def _detached(terms: Terms) -> Terms:
-    return {name: term.detach() for name, term in terms.items()}

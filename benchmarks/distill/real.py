@@ -90,7 +90,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         minutes = arguments.minutes or row.minutes
         training = trained(row, arguments.seed, minutes, torch.from_numpy(images), Path(folder))
-    found = accuracy(training.student, training.low, training.high, test)
+    found = accuracy(training.students.first, training.low, training.high, test)
     print(json.dumps({"accuracy": found, "steps": training.step}))
 
 
