@@ -103,6 +103,7 @@ def dense(data_set: str, augment: Callable[[Tensor], Tensor], epochs: int) -> Pl
 
 TEACHERS = {
     "mnist-class": dense("mnist", still, 4),
+    "mnist-class-long": dense("mnist", still, 12),
     "fashion-class": dense("fashion_mnist", mirrored, 20),
     **{f"mnist-tiny-{seed}": tiny(seed) for seed in range(3)},
     "long": Plan(lambda: ResNet(1, 10, 1.0, STEM, STAGES), 30, descent_of, "residual network, trained for 30 epochs"),
