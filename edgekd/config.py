@@ -142,6 +142,9 @@ class Recipe(Record):
     prior_fall: float = Field(
         default=0.0, ge=0, le=1, description="by what part of it that share is larger at first, and smaller at last"
     )
+    prior_mixed: bool = Field(
+        default=False, description="the more of those with pixels such as the teacher's normalization tells, if it does"
+    )
     fit: bool = Field(
         default=False, description="what is not set suits the images: smaller batches above 32x32, and rows of a table"
     )

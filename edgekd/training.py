@@ -26,6 +26,7 @@ from edgekd.synthesis import questions
 from edgekd.synthesis.bank import Bank
 from edgekd.synthesis.health import Health, examined
 from edgekd.synthesis.inquiry import doubtful
+from edgekd.synthesis.mixture import mixture
 from edgekd.synthesis.motion import jittered, motions, moved
 from edgekd.synthesis.neighbours import smoothed
 from edgekd.synthesis.refinement import refined
@@ -111,7 +112,8 @@ class Training:
         self.prior_share = recipe.prior_share
         self.examined, self.collapses, self.asked, self.spent = 0, 0, 0, False
         self.bare = all(teacher.signals == {Signal.LABELS} for teacher in teachers) and spec.task == "classes"
-        self.supply = Supply(self.bank if alone and proxies is None else self.prior, self._scores, proxies)
+        shares = mixture(spec.mean, spec.std, spec.low, spec.high) if recipe.prior_mixed else None
+        self.supply = Supply(self.bank if alone and proxies is None else self.prior, self._scores, proxies, shares)
 
     @property
     def missing(self) -> int:

@@ -17,22 +17,33 @@ from torch.nn import functional
 Shape = tuple[int, int, int]
 
 
-def draw(count: int, shape: Shape) -> Tensor:
-    """`count` images `[count, C, H, W]` in [0, 1], a quarter of each family, by torch's global random state."""
-    quarter = math.ceil(count / len(FAMILIES))
-    images = torch.cat([family(quarter, shape) for family in FAMILIES])[torch.randperm(len(FAMILIES) * quarter)]
-    return _developed(images[:count])
+def draw(count: int, shape: Shape, shares: Tensor | None = None) -> Tensor:
+    """`count` images `[count, C, H, W]` in [0, 1], by torch's global random state.
+
+    Args:
+        count, shape: how many, and `(C, H, W)`.
+        shares: of each family, as drawn and inverted, `[families, 2]`; without them a quarter of each, half inverted.
+    """
+    if shares is None:
+        quarter = math.ceil(count / len(FAMILIES))
+        images = torch.cat([family(quarter, shape) for family in FAMILIES])[torch.randperm(len(FAMILIES) * quarter)]
+        return _developed(images[:count])
+    kinds = torch.multinomial(shares.flatten(), count, replacement=True).sort().values
+    counts = kinds.bincount(minlength=shares.numel()).view(-1, 2).sum(1).tolist()
+    images = torch.cat([family(own, shape) for family, own in zip(FAMILIES, counts, strict=True) if own])
+    order = torch.randperm(count)
+    return _developed(images[order], (kinds[order] % 2 == 1).view(-1, 1, 1, 1))
 
 
 def _uniform(*size: int, low: float = 0.0, high: float = 1.0) -> Tensor:
     return low + (high - low) * torch.rand(size)
 
 
-def _developed(images: Tensor) -> Tensor:
+def _developed(images: Tensor, inverted: Tensor | None = None) -> Tensor:
     """Random contrast, brightness curve and inversion, half of the images lightly blurred; clipped to [0, 1]."""
     count = len(images)
     images = images.clamp(0, 1) ** torch.exp(_uniform(count, 1, 1, 1, low=-0.7, high=0.7))
-    images = torch.where(torch.rand(count, 1, 1, 1) < 0.5, 1 - images, images)
+    images = torch.where(torch.rand(count, 1, 1, 1) < 0.5 if inverted is None else inverted, 1 - images, images)
     blurred = functional.avg_pool2d(functional.pad(images, (1, 1, 1, 1), mode="replicate"), 3, 1)
     images = torch.where(torch.rand(count, 1, 1, 1) < 0.5, blurred, images)
     return (images * _uniform(count, 1, 1, 1, low=0.5, high=1.0)).clamp(0, 1)

@@ -22,12 +22,15 @@ DRAWN = 4
 """One in so many procedural images is drawn, the others are bred."""
 
 
-def drawn(count: int, shape: Sequence[int], ids: int | None = None) -> Tensor:
-    """`count` procedural images `[count, C, H, W]` in [0, 1]; of one pixel they are rows of C features, or of ids."""
+def drawn(count: int, shape: Sequence[int], ids: int | None = None, shares: Tensor | None = None) -> Tensor:
+    """`count` procedural images `[count, C, H, W]` in [0, 1]; of one pixel they are rows of C features, or of ids.
+
+    `shares` are those of the families of `priors`; nothing else has such.
+    """
     channels, height, width = shape
     if ids is not None:
         return sequences.draw(count, channels, ids)
-    return rows.draw(count, channels) if height * width == 1 else priors.draw(count, (channels, height, width))
+    return rows.draw(count, channels) if height * width == 1 else priors.draw(count, (channels, height, width), shares)
 
 
 class Supply:
@@ -37,14 +40,17 @@ class Supply:
         bank: of those asked about, the parents of those to come.
         scores: targets to the log-probability of each option, `[N, O]`.
         own: codes `[N, C, H, W]` of the user's own images, or None.
+        shares: of the families of procedural images, see `mixture`; None: equal ones.
 
     Attributes:
         own: how many images of the user's own there are.
         used: how many of the user's own were asked about.
     """
 
-    def __init__(self, bank: Bank, scores: Callable[[Tensor], Tensor], own: Tensor | None) -> None:
-        self.bank, self._scores, self.used = bank, scores, 0
+    def __init__(
+        self, bank: Bank, scores: Callable[[Tensor], Tensor], own: Tensor | None, shares: Tensor | None = None
+    ) -> None:
+        self.bank, self._scores, self._shares, self.used = bank, scores, shares, 0
         self._ids = int(extent(0.0, bank.high)[1]) + 1 if bank.kind == "int32" else None
         self._children = rows.children if bank.codes.shape[2:].numel() == 1 else evolution.children
         if self._ids is not None:
@@ -59,7 +65,7 @@ class Supply:
             return _ready(from_codes(part, self.bank.low, self.bank.high))
         if len(self.bank) * DRAWN >= self.bank.capacity:
             return self.bred(count)
-        return self._in_range(drawn(count, self.bank.codes.shape[1:], self._ids))
+        return self._in_range(drawn(count, self.bank.codes.shape[1:], self._ids, self._shares))
 
     def note(self, count: int) -> None:
         """So many of what `first` gave were asked about."""

@@ -78,6 +78,18 @@ def test_procedural_images_are_left_for_calibration(teacher_file, run):
     assert {image.tobytes() for image in left} == {image.tobytes() for image in prior}
 
 
+def test_procedural_images_follow_the_normalization_where_the_recipe_says_so(teacher_file, tmp_path):
+    dark = {"mean": (0.13,), "std": (0.31,)}
+
+    def brightness(mixed):
+        run = RunFolder(tmp_path / f"mixed-{mixed}")
+        distill(teacher_file, settings(steps=1, recipe={"prior": 256, "prior_mixed": mixed}, **dark), run)
+        return run.procedural((1, 12, 12)).mean() / 255
+
+    assert brightness(True) < 0.25
+    assert brightness(False) > 0.3
+
+
 def test_the_published_method_runs_without_a_bank(teacher_file, run):
     small = {"generator_batch": 16, "student_batch": 16, "latent": 8, "generator_width": 4}
     distill(teacher_file, resolve_settings({"method": "dafl", "steps": 2, "recipe": small}), run)
