@@ -106,21 +106,19 @@ class Variant:
     alone: bool = False
 
 
-DIVERGENCE = ("distance=kl", "temperature=2", "features=0", "prior_share=0.8", "adversary=0.2")
-TINY = (*DIVERGENCE, "student_steps=15", "rivals=3")
-"""What was found on training images for students so small that they cannot follow every logit and feature, and depend
-much on how they begin."""
-PATIENT = ("temperature=2", "student_steps=30", "adversary=0", "children=0", "rivals=7", "prior_mixed=true")
-PATIENT += ("prior=100000", "prior_share=0.99", "prior_fall=0")
-"""A student so small learns slowly, its steps cost little, it has no room for what no image looks like, and much depends
-on how it begins: on training images, procedural ones alone were worth more to it than together with what a generator
-makes, more so of the kind that the teachers' normalization tells; and the student that follows the teachers best on them
-was among the best on real ones."""
+LOOK = ("temperature=2", "student_steps=30", "adversary=0", "children=0")
+LOOK += ("prior_mixed=true", "prior_share=0.99", "prior_fall=0")
+"""A student so small learns slowly, its steps cost little, and it has no room for what no image looks like: on training
+images, procedural ones alone were worth more to it than together with what a generator makes, more so of the kind that
+the teachers' normalization tells."""
+PATIENT = (*LOOK, "prior=100000", "rivals=7")
+"""Much depends on how it begins; the student that follows the teachers best was among the best on real images."""
+TINY = ("distance=kl", "features=0", *LOOK, "prior=50000", "rivals=3")
+"""The same of headers, which cannot follow every logit and feature, in less time."""
 VARIANTS = {
     "shared headers": Variant("cdfkd-mfs", "shared"),
     "plain headers": Variant("cdfkd-mfs", "plain"),
-    "shared headers, KL": Variant("cdfkd-mfs", "shared", DIVERGENCE),
-    "plain headers, KL, best of four": Variant("cdfkd-mfs", "plain", TINY),
+    "plain headers, procedural images, best of four": Variant("cdfkd-mfs", "plain", TINY),
     "teachers' mean": Variant("edgekd"),
     "teachers' mean, procedural images, best of eight": Variant("edgekd", recipe=PATIENT),
     "one teacher": Variant("edgekd", alone=True),
