@@ -81,7 +81,7 @@ def distill(
     config: Annotated[
         str | None,
         typer.Option(
-            help="TOML file of the same settings, or a published preset by name; flags win.",
+            help="TOML file of the same settings, or a preset by name; flags win.",
             autocompletion=lambda: shipped.names("presets"),
         ),
     ] = None,

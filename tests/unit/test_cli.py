@@ -164,7 +164,7 @@ def test_published_presets_are_settings_that_hold(call: Call) -> None:
     from edgekd.settings import resolve_settings
 
     found = {name: resolve_settings({}, shipped.find("presets", name)) for name in shipped.names("presets")}
-    assert {name.split("-")[0] for name in found} == {"cdfkd"}
+    assert {name.split("-")[0] for name in found} == {"cdfkd", "tiny"}
     recipe = found["cdfkd-mfs-cifar100"].recipe
     assert (recipe.heads, recipe.features, recipe.ensemble, recipe.adversary) == (1.0, 0.2, 5.0, 1.0)
     assert (recipe.statistics, recipe.student_steps, recipe.fresh) == (0.1, 5, True)
@@ -172,6 +172,16 @@ def test_published_presets_are_settings_that_hold(call: Call) -> None:
     assert (mini.features, mini.ensemble, mini.student_batch) == (0.05, 1.0, 64)
     assert found["cdfkd-mnist"].recipe.adversary == 0.0
     assert found["cdfkd-cifar100"].recipe == resolve_settings({"method": "cdfkd"}).recipe
+
+
+def test_the_preset_of_tiny_students_is_what_was_measured() -> None:
+    from edgekd.settings import resolve_settings
+
+    results = json.loads((Path(__file__).parents[2] / "benchmarks/results/cdfkd.json").read_text())
+    told = results["cases"]["mnist-tiny-long"]["variants"]["teachers' mean, procedural images, best of eight"]["told"]
+    changed = dict(setting.split("=") for setting in told["set"])
+    preset = resolve_settings({}, shipped.find("presets", "tiny-student"))
+    assert preset.recipe == resolve_settings({"method": told["method"], "recipe": changed}).recipe
 
 
 @pytest.mark.parametrize("kind", ["targets", "calibration"])
