@@ -182,7 +182,7 @@ def test_of_images_the_same_to_the_last_bit_one_is_counted(server, run, monkeypa
     """Procedural images may be plain, and so the same: their answer is known."""
     import torch
 
-    monkeypatch.setattr("edgekd.synthesis.priors.draw", lambda count, shape: torch.full((count, *shape), 0.5))
+    monkeypatch.setattr("edgekd.synthesis.priors.draw", lambda count, shape, _: torch.full((count, *shape), 0.5))
     distill(server.url, guided(max_queries=150, steps=24), run)
     assert server.asked == run.record()["queries"]["asked"] == 150
 
