@@ -43,7 +43,7 @@ def mixture(mean: Sequence[float] | None, std: Sequence[float] | None, low: Boun
     """
     if mean is None or std is None:
         return None
-    (start, _), (_, end) = extent(low, low), extent(high, high)
+    start, end = extent(low, high)
     means = (torch.tensor(mean, dtype=torch.float64) - start) / (end - start)
     squares = (torch.tensor(std, dtype=torch.float64) / (end - start)) ** 2 + means**2
     first, second = float(means.mean()), float(squares.mean())
