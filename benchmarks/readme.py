@@ -339,8 +339,9 @@ def cell(seeds: dict[str, Any]) -> str:
     values = [run["accuracy"] for run in seeds.values() if "accuracy" in run]
     failed = len(seeds) - len(values)
     mark = "‡" * any(map(stuck, seeds.values()))
-    told = [f"{spread({'mean': mean(values), 'sd': stdev(values) if values[1:] else 0.0})} ({len(values)}){mark}"]
-    return ", ".join((told if values else []) + ([f"{failed} of {len(seeds)} failed"] if failed else []))
+    found = {"mean": mean(values), "sd": stdev(values) if values[1:] else 0.0} if values else None
+    told = [f"{spread(found)} ({len(values)}){mark}"] if found else []
+    return ", ".join(told + ([f"{failed} of {len(seeds)} failed"] if failed else []))
 
 
 def quantize() -> str:

@@ -177,6 +177,13 @@ class Recipe(Record):
     generator_beta: float = Field(ge=0, lt=1, description="first moment of the generator's Adam")
     student_optimizer: Literal["adam", "muon", "sgd"]
     student_rate: float = Field(gt=0)
+    inherit: float = Field(
+        default=0.0,
+        ge=0,
+        le=1,
+        description="share of student_rate for a student that begins with its teacher's layers, where they line up; "
+        "0: all begin at random",
+    )
     student_decay: float = Field(default=1e-4, ge=0, description="weight decay of sgd")
     anneal: Literal["none", "student", "both"] = Field(description="learning rates that fall to zero, as a half cosine")
 

@@ -23,6 +23,7 @@ from edgekd.checkpoint import restore, save, take_over
 from edgekd.config import DistillSettings, Reach
 from edgekd.distributed import Ranks, processes
 from edgekd.errors import BadRun, BadSetting, OutOfQueries, Refused
+from edgekd.inheritance import inherit
 from edgekd.journal import Journal, Progress, Watch, say, tell_of_teachers
 from edgekd.machine import chosen_device, keep_freed_memory, working_on
 from edgekd.networks import generator_of, student_of
@@ -162,19 +163,24 @@ def _prepared(
     student = _checked(student_of(record), opened[0].teacher.spec)
     if before is None or not run.checkpoint_file.is_file():
         parts.begin(student, opened[0].teacher, settings)
+        if settings.recipe.inherit:
+            record["student"]["inherited"] = inherit(student, [one.teacher for one in opened])
     device = torch.get_default_device()
     record["host"]["device"] = str(device)
     teachers = [one.teacher.to(device) if isinstance(one.teacher, torch.nn.Module) else one.teacher for one in opened]
     parts.learn(student, settings)
+    recipe = settings.recipe
+    if record["student"].get("inherited"):
+        recipe = recipe.model_copy(update={"student_rate": recipe.inherit * recipe.student_rate})
     lesson = lesson_of(teachers, student.header, *student.cut)
     method = find_method(settings.method)
-    objective = method.objective(settings.recipe, lesson)
+    objective = method.objective(recipe, lesson)
     alone = provenance.learns_alone(settings, opened[0].teacher.spec)
     needs = objective.needs - ({Signal.GRADIENT} if alone else set())  # it is for a generator
     for one in opened:
         require(one.teacher, needs, f"method {settings.method}", one.why)
-    generator, rivals = generator_of(record), [student_of(record) for _ in range(settings.recipe.rivals)]
-    return Training(teachers, student, generator, objective, settings.recipe, ranks, rivals, own, alone), record
+    generator, rivals = generator_of(record), [student_of(record) for _ in range(recipe.rivals)]
+    return Training(teachers, student, generator, objective, recipe, ranks, rivals, own, alone), record
 
 
 def _count_probes(opened: Sequence[Opened], ledger: Ledger, resume: bool) -> None:

@@ -268,9 +268,11 @@ def _ports(record: dict[str, Any], form: Form) -> dict[str, Port]:
     from edgekd.tracing import Port, of_student  # noqa: PLC0415 - imports torch
 
     beside = tuple(f"header_{number}" for number in form.kept) if form.outputs else ()
+    teacher = record["teacher"]
+    step = float(np.min(np.subtract(teacher["high"], teacher["low"]))) / 255  # between two values of a channel
     return {
-        "student": of_student(record["teacher"], "logits", task_of(record), beside),
-        "generator": Port("latent", "image", (record["generator"]["latent"],)),
+        "student": of_student(teacher, "logits", task_of(record), beside),
+        "generator": Port("latent", "image", (record["generator"]["latent"],), finest=step / 2),
     }
 
 

@@ -68,6 +68,8 @@ def tell_of_teachers(opened: Sequence[Opened], settings: DistillSettings, record
         say(watch, line)
     if record["student"].get("parts"):
         say(watch, parts.told(parts_of(record["student"]["parts"])))
+    if count := record["student"].get("inherited"):
+        say(watch, f"the student begins with the teacher's {count} layers, made as narrow as its own")
     if learned_alone(record):
         count = record["samples"]["count"]
         real = f"{count:,} real samples instead of generated images; labels are not read"

@@ -27,6 +27,8 @@ from edgekd.objectives import find_method  # noqa: E402
 MINUTES = 6.0
 VARIANTS: dict[str, dict[str, Any]] = {
     "the default": {},
+    "a student that begins at random": {"inherit": 0},
+    "a student that inherits and learns at the full rate": {"inherit": 1},
     "no procedural images": {"prior": 0, "prior_share": 0},
     "no batch-norm statistics, nor their prior": {"statistics": 0},
     "no adversary": {"adversary": 0},

@@ -115,6 +115,8 @@ PATIENT = (*LOOK, "prior=100000", "rivals=7")
 """Much depends on how it begins; the student that follows the teachers best was among the best on real images."""
 TINY = ("distance=kl", "features=0", *LOOK, "prior=50000", "rivals=3")
 """The same of headers, which cannot follow every logit and feature, in less time."""
+BEGINNING = ("inherit=0",)
+"""Every student begins with random weights: what is compared is the use of teachers."""
 VARIANTS = {
     "shared headers": Variant("cdfkd-mfs", "shared"),
     "plain headers": Variant("cdfkd-mfs", "plain"),
@@ -186,7 +188,7 @@ def distilled(name: str, variant: str, seed: int, clock: list[Any], made: Path, 
     run = RunFolder(folder / "run")
     told = ["--method", way.method, "--student", case.student, "--width", width]
     told += ["--headers", way.headers] if way.headers else []
-    told += [part for setting in way.recipe for part in ("--set", setting)]
+    told += [part for setting in (*way.recipe, *BEGINNING) for part in ("--set", setting)]
     record, seconds = edgekd("distill", *files, "--out", run.path, "--seed", seed, "--threads", 1, *told, *clock)
     edgekd("export", run.path)
     before = right(run.student_onnx, test)
@@ -206,8 +208,10 @@ def fingerprint(name: str, variant: str, clock: list[Any], made: Path) -> dict[s
     case = CASES[name]
     digests = [hashlib.sha256((made / file).read_bytes()).hexdigest() for file in case.teachers]
     way = VARIANTS[variant]
-    recipe = find_method(way.method).recipe.model_dump(exclude_defaults=True)
+    unread = {"unread": ["inherit"]} if way.method == "edgekd" else {}
+    recipe = find_method(way.method).recipe.model_dump(exclude_defaults=True, exclude=set(*unread.values()))
     told = {"teachers": digests, "parameters": case.parameters, "clock": clock, "method": way.method, "recipe": recipe}
+    told |= unread
     return told | ({"set": list(way.recipe)} if way.recipe else {})
 
 

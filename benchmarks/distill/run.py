@@ -42,8 +42,10 @@ GLANCE = 2.0
 
 def fingerprint(row: Row, method: str, minutes: float) -> dict[str, Any]:
     """What decides a run, but for its seed and edgekd's code."""
-    recipe = find_method("edgekd" if method == REAL else method).recipe.model_dump(exclude_defaults=True)
-    told = {"teacher": row.teacher_sha256(), "folded": row.folded, "student": row.student}
+    unread = {"unread": ["inherit"]} if method == REAL else {}  # on real images every student begins at random
+    of_method = find_method("edgekd" if method == REAL else method)
+    recipe = of_method.recipe.model_dump(exclude_defaults=True, exclude=set(*unread.values()))
+    told = unread | {"teacher": row.teacher_sha256(), "folded": row.folded, "student": row.student}
     return told | {"cpu_minutes": minutes, "recipe": recipe}
 
 

@@ -90,7 +90,7 @@ _SIDE_BY_SIDE: dict[str, Any] = {"students": 4, "samples_alone": True}
 METHODS: dict[str, Method] = {
     "edgekd": Method(
         Dafl,
-        Recipe(**_LOOP, **_SOUGHT, temperature=8.0, student_optimizer="muon", student_rate=8e-2),
+        Recipe(**_LOOP, **_SOUGHT, temperature=8.0, student_optimizer="muon", student_rate=8e-2, inherit=0.25),
     ),
     # As the authors' code has it for MNIST; of 528 images 16 are set aside, which leaves the published batch of 512.
     "dafl": Method(

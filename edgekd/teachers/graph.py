@@ -74,11 +74,7 @@ class GraphTeacher(nn.Module):
 
     def forward(self, images: Tensor) -> Answer:
         """Answer images `[N, C, H, W]` in the value range of the spec; inputs of integers are shown whole numbers."""
-        if self.spec.dtype == "uint8":
-            images = rounded(images, self.spec.low, self.spec.high)
-        images = images.round().to(getattr(torch, self.spec.dtype)) if self._ids else images
-        fed = images.permute(0, 2, 3, 1) if self.spec.layout == "NHWC" else images
-        logits, *others = self.module(fed.flatten(1) if self._row else fed)
+        logits, *others = self.module(self._fed(images))
         features = self._features(others.pop(0)) if self.spec.features_name else None
         if not self.signals & {Signal.STATISTICS, Signal.STATISTICS_PRIOR}:
             return Answer(self.by_class(logits), features)
@@ -88,6 +84,22 @@ class GraphTeacher(nn.Module):
             return Answer(self.by_class(logits), features, folded=moments)
         statistics = tuple(self._beside_running(index, layer) for index, layer in enumerate(moments))
         return Answer(self.by_class(logits), features, statistics)
+
+    def inside(self, images: Tensor, names: Sequence[str]) -> list[Tensor]:
+        """Tensors of the graph, as they are for images `[N, C, H, W]`; without gradients."""
+        fed, floats = self._fed(images), self.spec.dtype == "uint8"
+        shape = (None, *fed.shape[1:])
+        with torch.no_grad():
+            found: list[Tensor] = list(import_onnx(load(self.spec.path), names, shape=shape, as_floats=floats)(fed))
+        return found
+
+    def _fed(self, images: Tensor) -> Tensor:
+        """Images as the graph takes them."""
+        if self.spec.dtype == "uint8":
+            images = rounded(images, self.spec.low, self.spec.high)
+        images = images.round().to(getattr(torch, self.spec.dtype)) if self._ids else images
+        fed = images.permute(0, 2, 3, 1) if self.spec.layout == "NHWC" else images
+        return fed.flatten(1) if self._row else fed
 
     def _features(self, found: Tensor) -> Tensor:
         """`[N, F]`, or the map as it is where pixels are answered."""

@@ -8,6 +8,7 @@ import os
 import shutil
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -514,6 +515,16 @@ def test_answers_that_differ_from_torchs_are_refused(make_classifier, images):
         tracing.compared(model, IMAGE, images, expected * np.float32(1.01))
     with pytest.raises(EdgekdError, match="differ"):
         tracing.compared(model, IMAGE, images, np.full_like(expected, np.nan))
+
+
+def test_a_difference_that_nobody_sees_is_none(make_classifier, images):
+    path = make_classifier()
+    model, expected = onnx.load(path), logits(path, images)
+    off = expected + np.float32(0.002 * np.abs(expected).max())
+    with pytest.raises(EdgekdError, match="differ"):
+        tracing.compared(model, IMAGE, images, off)
+    seen = 0.01 * float(np.abs(expected).max())
+    assert tracing.compared(model, replace(IMAGE, finest=seen), images, off)["max_abs"] > 0
 
 
 def test_another_arg_max_is_refused_however_small_the_difference(make_picker):
