@@ -51,7 +51,7 @@ class Place:
             plain = module.padding_mode == "zeros" and not isinstance(module.padding, str)
             alike = plain and module.kernel_size == layer.kernel and self.depthwise == layer.depthwise
         else:
-            alike = not layer.kernel
+            alike = not layer.kernel and len(self.answer) == 1  # of sequences the channels come last
         return alike and tuple(self.answer[1:]) == sides and self.answer[0] <= layer.channels
 
 

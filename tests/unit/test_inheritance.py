@@ -17,13 +17,13 @@ from edgekd.config import DistillSettings
 from edgekd.devices import ModelLimits
 from edgekd.distill import distill
 from edgekd.inference import logits
-from edgekd.inheritance import inherit
+from edgekd.inheritance import Place, inherit
 from edgekd.networks import build_student
 from edgekd.networks.standardized import Standardized
 from edgekd.objectives import find_method
 from edgekd.run_folder import RunFolder
 from edgekd.synthesis.supply import drawn
-from edgekd.teachers.filters import layers
+from edgekd.teachers.filters import Layer, layers
 from edgekd.teachers.graph import GraphTeacher
 from edgekd.teachers.spec import TeacherSpec, read_spec
 from edgekd.tracing import Port, trace
@@ -150,6 +150,12 @@ def test_others_are_left_as_they_are() -> None:
         before = {name: value.clone() for name, value in student.state_dict().items()}
         assert inherit(student, teachers) == 0, what
         assert all(torch.equal(value, before[name]) for name, value in student.state_dict().items()), what
+
+
+def test_a_dense_layer_of_sequences_is_none_whose_channels_are_known() -> None:
+    layer = Layer((), False, 4, "entry", "answer", None, 0, torch.ones(4))
+    assert Place(nn.Linear(4, 4), None, torch.Size([4])).like(layer, torch.zeros(2, 4))
+    assert not Place(nn.Linear(4, 4), None, torch.Size([3, 4])).like(layer, torch.zeros(2, 3, 4))
 
 
 # ------------------------------------------------------------------------------------------------- layers of a graph
