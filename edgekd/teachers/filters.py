@@ -59,13 +59,14 @@ def layers(model: ModelProto, logits: str) -> tuple[Layer, ...]:
         model: a sound graph, its nodes in topological order.
         logits: the tensor.
     """
-    return _Reader(model).read(logits)
+    return _Reader(model, logits).read()
 
 
 class _Reader:
     """One pass over a graph."""
 
-    def __init__(self, model: ModelProto) -> None:
+    def __init__(self, model: ModelProto, logits: str) -> None:
+        self.logits = logits
         self.nodes, self.wiring, self.fixed = model.graph.node, Wiring(model), constants(model)
         self.channels: dict[str, int | None] = {real_inputs(model)[0].name: None}
         self.sizes: list[int] = []
@@ -74,10 +75,10 @@ class _Reader:
         self.lost: set[str] = set()
         self.found: list[Layer] = []
 
-    def read(self, logits: str) -> tuple[Layer, ...]:
+    def read(self) -> tuple[Layer, ...]:
         for node in self.nodes:
             self._pass(node)
-        needed = self._needed(logits)
+        needed = self._needed(self.logits)
         if self.lost & needed:
             return ()
         found = [layer for layer in self.found if layer.answer in needed]
@@ -104,10 +105,12 @@ class _Reader:
     def _layer(self, node: NodeProto) -> Layer | None:
         """What a node is as a layer; None if it is none, or one whose channels cannot be followed."""
         filters = self._filters(node)
-        if filters is None:
+        if filters is None or node.input[0] not in self.channels:
             return None
         entry, answer, scale = node.input[0], *self._behind(node)
         reads, count = self.channels[entry], len(filters)
+        if scale.size not in (1, count):
+            return None
         weights = filters * scale.reshape(-1, *[1] * (filters.ndim - 1))
         depthwise = attribute(node, "group", 1) != 1
         if depthwise and (reads is None or not attribute(node, "group") == count == self.sizes[reads]):
@@ -134,9 +137,11 @@ class _Reader:
     def _behind(self, node: NodeProto) -> tuple[str, NDArray[np.float64]]:
         """The tensor behind all that is done to a layer's single channels, and by what they are multiplied there."""
         name, scale = node.output[0], np.ones(1)
-        while len(takers := self.wiring.takers.get(name, [])) == 1 and takers[0].op_type in _BEHIND:
+        while name != self.logits and len(takers := self.wiring.takers.get(name, [])) == 1:
             taker = takers[0]
-            if not all(self.wiring.is_fixed(other) for other in taker.input if other != name):
+            others = [other for other in taker.input if other != name]
+            turned = taker.op_type == "Div" and taker.input[0] != name
+            if taker.op_type not in _BEHIND or turned or not all(map(self.wiring.is_fixed, others)):
                 break
             if taker.op_type == "BatchNormalization":
                 gamma, _, _, variance = (self.wiring.constant(other) for other in taker.input[1:5])

@@ -182,6 +182,23 @@ def test_what_a_layer_makes_of_a_channel_counts_its_batch_normalization() -> Non
     assert (convolution.answer, dense.answer) == ("b", "logits")
 
 
+def test_what_is_done_behind_the_logits_is_not_the_last_layers() -> None:
+    model = classifier()
+    model.graph.initializer.append(numpy_helper.from_array(np.float32(3), "warmth"))
+    model.graph.node.append(helper.make_node("Div", ["logits", "warmth"], ["cool"]))
+    assert [layer.answer for layer in layers(model, "logits")] == ["b", "logits"]
+    assert [layer.answer for layer in layers(model, "cool")] == ["b", "cool"]
+
+
+def test_a_dense_layer_that_reads_nothing_known_is_none() -> None:
+    model = classifier()
+    model.graph.initializer.append(numpy_helper.from_array(np.ones((1, 8), np.float32), "ones"))
+    dense = model.graph.node[-1]
+    dense.input[0], dense.input[2] = "ones", "more"
+    model.graph.node.insert(5, helper.make_node("Gemm", ["f", "dense", "bias"], ["more"]))
+    assert layers(model, "logits") == ()
+
+
 def test_of_a_graph_that_joins_channels_side_by_side_nothing_is_told() -> None:
     model = classifier(columns=4)
     nodes = {node.name: node for node in model.graph.node}
