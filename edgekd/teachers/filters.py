@@ -72,35 +72,29 @@ class _Reader:
         self.sizes: list[int] = []
         self.same: list[int] = []
         """Of each group one it is the same as, itself in the end."""
-        self.lost: set[str] = set()
         self.found: list[Layer] = []
 
     def read(self) -> tuple[Layer, ...]:
-        for node in self.nodes:
-            self._pass(node)
         needed = self._needed(self.logits)
-        if self.lost & needed:
+        if not all(self._follow(node) for node in self.nodes if needed.intersection(node.output)):
             return ()
-        found = [layer for layer in self.found if layer.answer in needed]
-        return tuple(replace(one, reads=self._standing(one.reads), group=self._own(one.group)) for one in found)
+        return tuple(replace(one, reads=self._standing(one.reads), group=self._own(one.group)) for one in self.found)
 
-    def _pass(self, node: NodeProto) -> None:
-        """Which channels a node answers."""
-        known = [name for name in node.input if name in self.channels or name in self.lost]
+    def _follow(self, node: NodeProto) -> bool:
+        """Note which channels a node answers, if any; False if that cannot be told."""
+        known = [name for name in node.input if name in self.channels]
         if not known or node.op_type == "Shape":
-            return
-        output = node.output[0]
-        if any(name in self.lost for name in known):
-            self.lost.add(output)
-        elif layer := self._layer(node):
+            return True
+        kept = node.op_type in _KEPT and known == [node.input[0]]
+        if layer := self._layer(node):
             self.found.append(layer)
-            self.channels[output] = layer.group
-        elif (node.op_type in _KEPT and known == [node.input[0]]) or (
-            node.op_type in _JOINED and self._join([self.channels[name] for name in known])
-        ):
-            self.channels[output] = self.channels[known[0]]
+            group: int | None = layer.group
+        elif kept or (node.op_type in _JOINED and self._join([self.channels[name] for name in known])):
+            group = self.channels[known[0]]
         else:
-            self.lost.add(output)
+            return False
+        self.channels[node.output[0]] = group
+        return True
 
     def _layer(self, node: NodeProto) -> Layer | None:
         """What a node is as a layer; None if it is none, or one whose channels cannot be followed."""
