@@ -29,13 +29,12 @@ check: $(INSTALLED)
 bench: $(INSTALLED)
 	$(BIN)/pip install --quiet --disable-pip-version-check --editable ".[benchmarks]"
 	$(BIN)/python benchmarks/first_light.py
-	$(BIN)/python benchmarks/teachers.py mnist-lenet lenet cifar10 --missing
 	$(BIN)/python benchmarks/distill/run.py
 
 # The last command says by its exit code whether a calibration may be shipped; that none may is a result.
 fidelity: $(INSTALLED)
 	$(BIN)/pip install --quiet --disable-pip-version-check --editable ".[benchmarks]"
-	$(BIN)/python benchmarks/teachers.py mnist-lenet mnist-bn lenet vit mobile cifar10 digits letters letters-lenet --missing
+	$(BIN)/python benchmarks/teachers.py mnist-bn vit mobile cifar10-lenet digits letters letters-lenet --missing
 	$(BIN)/python benchmarks/fidelity/measure.py
 	-$(BIN)/python benchmarks/fidelity/fit.py
 

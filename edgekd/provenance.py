@@ -121,7 +121,7 @@ def own_images(settings: DistillSettings, first: Interface, record: dict[str, An
             record["samples"] = {"count": 0, "sha256": None, "alone": True}
         return None
     if not (settings.recipe.prior or alone):
-        hint = "--set prior=60000 --set prior_share=0.45 makes one"
+        hint = "--set prior=60000 --set prior_share=0.6 makes one"
         raise BadSetting("the recipe has no place for images of one's own", where="--samples", hint=hint)
     shape = (first.channels, first.height, first.width)
     if first.vocabulary is not None:

@@ -33,7 +33,7 @@ VARIANTS: dict[str, dict[str, Any]] = {
     "no batch-norm statistics, nor their prior": {"statistics": 0},
     "no adversary": {"adversary": 0},
     "no children of procedural images": {"children": 0},
-    "as many procedural images at last as at first": {"prior_fall": 0},
+    "procedural images ever fewer, from three quarters to a seventh": {"prior_share": 0.45, "prior_fall": 0.67},
     "no entropy term": {"entropy": 0},
     "no one-hot term": {"one_hot": 0},
     "Adam for the student": {"student_optimizer": "adam", "student_rate": 2e-3},

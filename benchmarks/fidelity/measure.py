@@ -37,16 +37,16 @@ from edgekd.run_folder import RunFolder, write_json  # noqa: E402
 from edgekd.teachers import answers  # noqa: E402
 
 RESULTS = ROOT / "benchmarks/results/fidelity.json"
-TEACHERS = ROOT / "runs/teachers"
+TEACHERS, KEPT = ROOT / "runs/teachers", ROOT / "benchmarks/kept"
 PAIRS = {
     "fashion-bn": (ROOT / "examples/teacher.onnx", "fashion_mnist", ("auto", "lenet5-half")),
-    "mnist-lenet": (TEACHERS / "mnist-lenet.onnx", "mnist", ("lenet5-half", "cnn-small")),
-    "cifar10": (TEACHERS / "cifar10.onnx", "cifar10", ("auto", "lenet5-half")),
+    "mnist-lenet": (KEPT / "mnist-lenet.onnx", "mnist", ("lenet5-half", "cnn-small")),
+    "cifar10": (KEPT / "cifar10.onnx", "cifar10", ("auto", "lenet5-half")),
     "digits": (TEACHERS / "digits.onnx", "digits", ("auto", "lenet5-half")),
     "letters": (TEACHERS / "letters.onnx", "letters", ("auto", "lenet5-half")),
     "mnist-bn": (TEACHERS / "mnist-bn.onnx", "mnist", ("auto",)),
     "letters-lenet": (TEACHERS / "letters-lenet.onnx", "letters", ("cnn-small",)),
-    "fashion-lenet": (TEACHERS / "lenet.onnx", "fashion_mnist", ("lenet5-half",)),
+    "fashion-lenet": (KEPT / "lenet.onnx", "fashion_mnist", ("lenet5-half",)),
     "cifar10-lenet": (TEACHERS / "cifar10-lenet.onnx", "cifar10", ("cnn-small",)),
     "fashion-vit": (TEACHERS / "vit.onnx", "fashion_mnist", ("auto",)),
     "fashion-mobile": (TEACHERS / "mobile.onnx", "fashion_mnist", ("auto",)),
@@ -107,7 +107,7 @@ def measured(run: RunFolder, teacher: Path, pair: str, name: str, told: dict[str
 
 def of_others(folder: Path) -> Iterator[tuple[RunFolder, Path, str, dict[str, Any]]]:
     """Exported runs that are at hand, whatever they were distilled for, with the files of their teachers."""
-    files = [*TEACHERS.glob("*.onnx"), ROOT / "examples/teacher.onnx"]
+    files = [*TEACHERS.glob("*.onnx"), *KEPT.glob("*.onnx"), ROOT / "examples/teacher.onnx"]
     known = {onnx_file.model_sha256(path): path for path in files}
     for path in sorted(folder.glob("*/run.json")):
         run, record = RunFolder(path.parent), RunFolder(path.parent).record()
