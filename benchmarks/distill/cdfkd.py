@@ -115,8 +115,9 @@ PATIENT = (*LOOK, "prior=100000", "rivals=7")
 """Much depends on how it begins; the student that follows the teachers best was among the best on real images."""
 TINY = ("distance=kl", "features=0", *LOOK, "prior=50000", "rivals=3")
 """The same of headers, which cannot follow every logit and feature, in less time."""
-BEGINNING = ("inherit=0",)
-"""Every student begins with random weights: what is compared is the use of teachers."""
+ALIKE = {"inherit": 0, "prior_share": 0.45, "prior_fall": 0.67}
+"""Every student begins with random weights and learns from such images as the headers' own recipe has: what is compared
+is the use of teachers."""
 VARIANTS = {
     "shared headers": Variant("cdfkd-mfs", "shared"),
     "plain headers": Variant("cdfkd-mfs", "plain"),
@@ -188,7 +189,8 @@ def distilled(name: str, variant: str, seed: int, clock: list[Any], made: Path, 
     run = RunFolder(folder / "run")
     told = ["--method", way.method, "--student", case.student, "--width", width]
     told += ["--headers", way.headers] if way.headers else []
-    told += [part for setting in (*way.recipe, *BEGINNING) for part in ("--set", setting)]
+    alike = (f"{name}={value}" for name, value in ALIKE.items())
+    told += [part for setting in (*alike, *way.recipe) for part in ("--set", setting)]
     record, seconds = edgekd("distill", *files, "--out", run.path, "--seed", seed, "--threads", 1, *told, *clock)
     edgekd("export", run.path)
     before = right(run.student_onnx, test)
@@ -208,7 +210,7 @@ def fingerprint(name: str, variant: str, clock: list[Any], made: Path) -> dict[s
     case = CASES[name]
     digests = [hashlib.sha256((made / file).read_bytes()).hexdigest() for file in case.teachers]
     way = VARIANTS[variant]
-    unread = {"unread": ["inherit"]} if way.method == "edgekd" else {}
+    unread = {"unread": sorted(ALIKE)} if way.method == "edgekd" else {}
     recipe = find_method(way.method).recipe.model_dump(exclude_defaults=True, exclude=set(*unread.values()))
     told = {"teachers": digests, "parameters": case.parameters, "clock": clock, "method": way.method, "recipe": recipe}
     told |= unread

@@ -35,6 +35,8 @@ from edgekd.objectives import find_method  # noqa: E402
 from edgekd.run_folder import RunFolder  # noqa: E402
 
 REAL = "real images"
+UNREAD = ("children", "doubted", "inherit", "prior", "prior_fall", "prior_share")
+"""What the recipe says of images that nobody has to make, and of how students begin: on real ones, at random."""
 METHODS = ("edgekd", "dafl", "nayer-style", REAL)
 GLANCE = 2.0
 """Seconds between looks at whether a run has written a new state of its student."""
@@ -42,7 +44,7 @@ GLANCE = 2.0
 
 def fingerprint(row: Row, method: str, minutes: float) -> dict[str, Any]:
     """What decides a run, but for its seed and edgekd's code."""
-    unread = {"unread": ["inherit"]} if method == REAL else {}  # on real images every student begins at random
+    unread = {"unread": list(UNREAD)} if method == REAL else {}
     of_method = find_method("edgekd" if method == REAL else method)
     recipe = of_method.recipe.model_dump(exclude_defaults=True, exclude=set(*unread.values()))
     told = unread | {"teacher": row.teacher_sha256(), "folded": row.folded, "student": row.student}

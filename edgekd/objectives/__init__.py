@@ -82,8 +82,8 @@ _LOOP: dict[str, Any] = {
     **{"latent": 100, "generator_width": 16, "output": "soft", "generator_rate": 4e-3, "generator_beta": 0.5},
     **{"anneal": "both", "revivals": 3, "fit": True},
 }
-"""Sizes, diet and pace of the default method, but for how much of its diet is procedural: its students begin better than
-at random, and lose less by images that look like nothing. Others keep it whose losses are their own."""
+"""Of the default method: sizes, diet and pace, which others keep whose losses are their own. The larger part of its own
+diet is procedural: most of its students begin with more than random weights, which generated images undo."""
 _SOUGHT: dict[str, Any] = {"one_hot": 1.0, "activation": 0.0, "entropy": 5.0, "statistics": 1.0, "adversary": 1.0}
 """What its generator looks for."""
 _CLASS: dict[str, Any] = {**_LOOP, **_SOUGHT, "joined": 1.0, "temperature": 4.0}

@@ -75,7 +75,7 @@ class _Reader:
         self.found: list[Layer] = []
 
     def read(self) -> tuple[Layer, ...]:
-        needed = self._needed(self.logits)
+        needed = set(self.wiring.leading_to(self.logits))
         if not all(self._follow(node) for node in self.nodes if needed.intersection(node.output)):
             return ()
         return tuple(replace(one, reads=self._standing(one.reads), group=self._own(one.group)) for one in self.found)
@@ -168,13 +168,3 @@ class _Reader:
         while self.same[group] != group:
             group = self.same[group]
         return group
-
-    def _needed(self, name: str) -> set[str]:
-        """A tensor and all that lead to it."""
-        waiting, seen = [name], set[str]()
-        while waiting:
-            current = waiting.pop()
-            if current and current not in seen:
-                seen.add(current)
-                waiting.extend(self.wiring.makers[current].input if current in self.wiring.makers else ())
-        return seen

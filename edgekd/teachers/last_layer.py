@@ -134,22 +134,16 @@ def _between(model: ModelProto, first: str, last: str, spec: TeacherSpec) -> Ite
     Raises:
         BadModel: `last` depends on the graph's input past `first`, or not on `first`.
     """
-    makers = {name: node for node in model.graph.node for name in node.output if name}
-    stored = {tensor.name for tensor in model.graph.initializer}
-    waiting, seen, met = [last], set[str](), False
-    while waiting:
-        name = waiting.pop()
-        met = met or name == first
-        if not name or name == first or name in stored or name in seen:
-            continue
-        seen.add(name)
-        if name not in makers:
+    wiring, ends = Wiring(model), {first, *(tensor.name for tensor in model.graph.initializer)}
+    made = set[str]()
+    for name in wiring.leading_to(last, ends):
+        if name not in ends and name not in wiring.makers:
             what = f"its answer does not depend on '{first}' alone, but on '{name}' as well"
             raise BadModel(what, where=spec.path, hint=_HINT)
-        waiting.extend(makers[name].input)
-    if not met:
+        made.add(name)
+    if first not in made:
         raise BadModel(f"its answer does not depend on '{first}'", where=spec.path, hint=_HINT)
-    return (node for node in model.graph.node if seen.intersection(node.output))
+    return (node for node in model.graph.node if (made - ends).intersection(node.output))
 
 
 def _dense(behind: _Behind, width: int) -> LastLayer:

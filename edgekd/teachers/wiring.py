@@ -6,7 +6,7 @@ done to the logits after it ends. It does not evaluate the graph.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Container, Iterator
 from dataclasses import dataclass
 from typing import Literal
 
@@ -104,17 +104,19 @@ class Wiring:
 
     def is_fixed(self, name: str) -> bool:
         """Whether a tensor follows from the file alone: a weight, or computed from weights only."""
+        return all(one in self._fixed or one in self.makers for one in self.leading_to(name, self._fixed))
+
+    def leading_to(self, name: str, until: Container[str] = ()) -> Iterator[str]:
+        """A tensor and all that it is computed from, each once; what leads to those of `until` is left out."""
         waiting, seen = [name], set[str]()
         while waiting:
             current = waiting.pop()
-            if current in self._fixed or current in seen or not current:
+            if not current or current in seen:
                 continue
             seen.add(current)
-            node = self.makers.get(current)
-            if node is None:
-                return False
-            waiting.extend(node.input)
-        return True
+            yield current
+            if current not in until and current in self.makers:
+                waiting.extend(self.makers[current].input)
 
     def head(self, entry: str, channels: int | None) -> Head:
         """What is done to the graph input `entry` before the network starts.
