@@ -250,8 +250,7 @@ class Training:
         terms: Terms = {}
 
         def loss(images: Tensor) -> Tensor:
-            nonlocal terms
-            _, terms = self._sought(ready(images), count, labels)
+            terms.update(self._sought(ready(images), count, labels)[1])
             return total(terms)
 
         images = self.ranks.gather(refined(own, loss, steps, self.low, self.high), count)
