@@ -31,7 +31,7 @@ VARIANTS: dict[str, dict[str, Any]] = {
     "a student that inherits and learns at the full rate": {"inherit": 1},
     "no procedural images": {"prior": 0, "prior_share": 0},
     "no batch-norm statistics, nor their prior": {"statistics": 0},
-    "no adversary": {"adversary": 0},
+    "an adversary": {"adversary": 1},
     "no children of procedural images": {"children": 0},
     "procedural images ever fewer, from three quarters to a seventh": {"prior_share": 0.45, "prior_fall": 0.67},
     "no entropy term": {"entropy": 0},

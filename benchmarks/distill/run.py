@@ -36,7 +36,7 @@ from edgekd.objectives import find_method  # noqa: E402
 from edgekd.run_folder import RunFolder  # noqa: E402
 
 REAL = "real images"
-UNREAD = ("children", "doubted", "inherit", "prior", "prior_fall", "prior_share")
+UNREAD = ("adversary", "children", "doubted", "inherit", "prior", "prior_fall", "prior_share")
 """What the recipe says of images that nobody has to make, and of how students begin: on real ones, at random."""
 METHODS = ("edgekd", "dafl", "nayer-style", REAL)
 ALIKE = itemgetter("teacher", "cpu_minutes")

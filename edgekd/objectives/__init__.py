@@ -83,16 +83,16 @@ _LOOP: dict[str, Any] = {
     **{"anneal": "both", "revivals": 3, "fit": True},
 }
 """Of the default method: sizes, diet and pace, which others keep whose losses are their own. The larger part of its own
-diet is procedural: most of its students begin with more than random weights, which generated images undo."""
+diet is procedural: most of its students begin with more than random weights, which images like nothing undo."""
 _SOUGHT: dict[str, Any] = {"one_hot": 1.0, "activation": 0.0, "entropy": 5.0, "statistics": 1.0, "adversary": 1.0}
-"""What its generator looks for."""
+"""What its generator looks for, and that of others, but for the adversary, which it has left off."""
 _CLASS: dict[str, Any] = {**_LOOP, **_SOUGHT, "joined": 1.0, "temperature": 4.0}
 _SIDE_BY_SIDE: dict[str, Any] = {"students": 4, "samples_alone": True}
 METHODS: dict[str, Method] = {
     "edgekd": Method(
         Dafl,
         Recipe(
-            **{**_LOOP, **_SOUGHT, "prior_share": 0.6, "prior_fall": 0.0, "inherit": 0.25},
+            **{**_LOOP, **_SOUGHT, "adversary": 0.0, "prior_share": 0.6, "prior_fall": 0.0, "inherit": 0.25},
             **{"temperature": 8.0, "student_optimizer": "muon", "student_rate": 8e-2},
         ),
     ),
