@@ -116,7 +116,7 @@ PATIENT = (*LOOK, "prior=100000", "rivals=7")
 TINY = ("distance=kl", "features=0", *LOOK, "prior=50000", "rivals=3")
 """The same of headers, which cannot follow every logit and feature, in less time."""
 ALIKE = {"inherit": 0, "adversary": 1, "prior_share": 0.45, "prior_fall": 0.67}
-"""Every student begins with random weights and learns from such images as the headers' own recipe makes: what is compared
+"""Every student begins with random weights and learns from such images as the headers' recipe makes: what is compared
 is the use of teachers."""
 VARIANTS = {
     "shared headers": Variant("cdfkd-mfs", "shared"),

@@ -85,7 +85,7 @@ _LOOP: dict[str, Any] = {
 """Of the default method: sizes, diet and pace, which others keep whose losses are their own. The larger part of its own
 diet is procedural: most of its students begin with more than random weights, which images like nothing undo."""
 _SOUGHT: dict[str, Any] = {"one_hot": 1.0, "activation": 0.0, "entropy": 5.0, "statistics": 1.0, "adversary": 1.0}
-"""What its generator looks for, and that of others, but for the adversary, which it has left off."""
+"""What the generator of those others looks for. The default's has no adversary: see the README beside this file."""
 _CLASS: dict[str, Any] = {**_LOOP, **_SOUGHT, "joined": 1.0, "temperature": 4.0}
 _SIDE_BY_SIDE: dict[str, Any] = {"students": 4, "samples_alone": True}
 METHODS: dict[str, Method] = {
