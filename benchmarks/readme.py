@@ -17,13 +17,15 @@ ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT / "benchmarks"))
 sys.path.insert(0, str(ROOT / "benchmarks/distill"))
 from fidelity_table import fidelity  # noqa: E402
-from rows import ROWS  # noqa: E402
+from rows import ROWS, comparable  # noqa: E402
 
 from edgekd.objectives import find_method  # noqa: E402
 
 README, THEORY = ROOT / "README.md", ROOT / "edgekd/objectives/README.md"
 MARKS = {
     "†": "with an earlier default recipe, which the JSON file tells; not yet measured with this one.",
+    "§": "by another training of the same teacher, or in up to four times the time, which the JSON file tells; not yet "
+    "measured beside this one.",
     "‡": "a student whose accuracy did not change by one image in the second half of its run: it answers all alike.",
 }
 """Of cells and rows, and what they mean."""
@@ -152,7 +154,12 @@ def distill() -> str:
         methods = row["methods"]
         own, reach = methods["edgekd"], f"{100 * row['reach']:g}"
         teacher = next(run["teacher_accuracy"] for run in own["seeds"].values() if "teacher_accuracy" in run)
-        cells = (cell(methods[method]["seeds"]) if method in methods else "–" for method in METHODS)
+        cells = (
+            cell(methods[method]["seeds"]) + "§" * (not comparable(methods[method]["told"], own["told"]))
+            if method in methods
+            else "–"
+            for method in METHODS
+        )
         wanted = f"{reach}; {row['published']}" if row["published"] != "–" else reach
         rows.append(
             (row["title"] + dated(own["told"]), f"{own['told']['cpu_minutes']:g}", percent(teacher), *cells, wanted)

@@ -11,15 +11,21 @@ from typing import Any
 
 import matplotlib.pyplot as plt
 import numpy as np
+from rows import comparable
 
 RESULTS = Path(__file__).resolve().parent.parent / "results"
 TICKS = (0.1, 0.2, 0.5, 0.8, 0.9, 0.95, 0.98, 0.99)
 
 
 def draw(name: str, row: dict[str, Any]) -> None:
-    """Write `distill-NAME.png`. Rates fall to zero at each run's own end: a point before it is no shorter run's."""
+    """Write `distill-NAME.png`, of the methods that had the default's teacher and time.
+
+    Rates fall to zero at each run's own end: a point before it is no shorter run's.
+    """
     figure, axes = plt.subplots(figsize=(6.4, 4.0), layout="constrained")
-    for colour, (method, record) in enumerate(row["methods"].items()):
+    own = row["methods"]["edgekd"]["told"]
+    shown = {method: record for method, record in row["methods"].items() if comparable(record["told"], own)}
+    for colour, (method, record) in enumerate(shown.items()):
         runs = [run for run in record["seeds"].values() if "accuracy" in run]
         style: dict[str, Any] = {"color": f"C{colour}"}
         if not runs or "curve" not in runs[0]:

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import onnx
 import onnxsim
@@ -22,6 +24,11 @@ def folded_copy(teacher: Path, folder: Path) -> Path:
     if not path.exists():
         onnx.save(onnxsim.simplify(onnx.load(teacher))[0], path)
     return path
+
+
+def comparable(told: Mapping[str, Any], other: Mapping[str, Any]) -> bool:
+    """Whether two runs of a row, by what decided them, had the same teacher and the same time."""
+    return all(told[key] == other[key] for key in ("teacher", "cpu_minutes"))
 
 
 @dataclass(frozen=True)

@@ -17,7 +17,6 @@ import threading
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from operator import itemgetter
 from pathlib import Path
 from typing import Any
 
@@ -39,8 +38,6 @@ REAL = "real images"
 UNREAD = ("adversary", "children", "doubted", "inherit", "prior", "prior_fall", "prior_share")
 """What the recipe says of images that nobody has to make, and of how students begin: on real ones, at random."""
 METHODS = ("edgekd", "dafl", "nayer-style", REAL)
-ALIKE = itemgetter("teacher", "cpu_minutes")
-"""What all methods of a row have in common."""
 GLANCE = 2.0
 """Seconds between looks at whether a run has written a new state of its student."""
 
@@ -132,11 +129,9 @@ class Comparison:
             return {"failed": error.returncode}
 
     def describe(self, cell: Cell, result: Found) -> None:
-        """What people want to know of a row; runs of another teacher or time are no longer beside this one."""
-        row, found = ROWS[cell.place[1]], result["rows"][cell.place[1]]
-        alike = {name: runs for name, runs in found["methods"].items() if ALIKE(runs["told"]) == ALIKE(cell.told)}
+        row = ROWS[cell.place[1]]
         told = {"title": row.title, "published": row.published, "reach": row.reach, "aim": row.aim}
-        found |= {"methods": alike} | told
+        result["rows"][cell.place[1]] |= told
 
 
 def main(arguments: Sequence[str] | None = None) -> None:

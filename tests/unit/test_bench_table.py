@@ -78,3 +78,17 @@ def test_the_scripts_write_what_the_table_reads(readme: ModuleType) -> None:
         text = (SCRIPT.parent / "bench" / f"{goal.file.removeprefix('bench_')}.py").read_text()
         assert f'conclude("{goal.file}"' in text.replace("(\n        ", "(")
         assert all(f'"{key}"' in text for key in goal.keys)
+
+
+def test_what_had_more_time_or_another_teacher_is_marked(readme: ModuleType) -> None:
+    recipe = readme.find_method("edgekd").recipe.model_dump(exclude_defaults=True)
+    told = {"teacher": "a", "cpu_minutes": 5, "recipe": recipe}
+    others = {"dafl": told, "nayer-style": told | {"cpu_minutes": 10}, "real images": told | {"teacher": "b"}}
+    runs = {"seeds": {"0": {"accuracy": 0.9, "teacher_accuracy": 0.95}}}
+    methods = {name: runs | {"told": one} for name, one in (others | {"edgekd": told}).items()}
+    row = {"title": "a row", "reach": 0.9, "published": "–", "methods": methods}
+    (readme.ROOT / "benchmarks/results/distill.json").write_text(json.dumps({"rows": {"a": row}, "host": {"cores": 2}}))
+    text = readme.distill()
+    share = "90.00 % (1)"
+    assert rows(text)["a row"] == ["5", "95.00 %", share, share, f"{share}§", f"{share}§", "90"]
+    assert " §: by another training of the same teacher" in text

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib
 import json
 import subprocess
 import sys
@@ -76,18 +75,3 @@ def test_each_of_them_tells_what_it_may_be_told(name: str) -> None:
     told = subprocess.run(command, capture_output=True, text=True, check=False)
     assert (told.returncode, told.stderr) == (0, "")
     assert "--seeds" in told.stdout
-
-
-def test_a_row_compares_what_had_one_teacher_and_one_time(cells: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.syspath_prepend(str(BENCHMARKS))
-    run = importlib.import_module("run")
-    told = {"teacher": "a", "cpu_minutes": 5, "recipe": {}}
-    others = {
-        "same": told | {"recipe": {"bank": 1}},
-        "longer": told | {"cpu_minutes": 10},
-        "older": {**told, "teacher": "b"},
-    }
-    methods = {name: {"told": one, "seeds": {}} for name, one in others.items()}
-    result = {"rows": {"mnist-lenet": {"methods": methods | {"own": {"told": told, "seeds": {}}}}}}
-    run.Comparison().describe(cells.Cell(("rows", "mnist-lenet", "methods", "own"), 0, told, 5), result)
-    assert list(result["rows"]["mnist-lenet"]["methods"]) == ["same", "own"]

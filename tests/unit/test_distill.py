@@ -46,7 +46,7 @@ def exported(teacher: Path, **changes: object) -> tuple[RunFolder, dict[str, Any
 
 def test_a_run_leaves_everything_the_next_stages_read(teacher_file, run):
     seen = []
-    distill(teacher_file, settings(), run, watch=seen.append)
+    distill(teacher_file, settings(recipe={"adversary": 1.0}), run, watch=seen.append)
     record = run.record()
     assert record["state"] == "finished"
     assert record["progress"]["step"] == 6
