@@ -23,6 +23,7 @@ from typing import Any
 
 import data
 
+from edgekd.objectives import find_method
 from edgekd.settings import DEFAULT_MINUTES
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -36,6 +37,11 @@ def edgekd(*arguments: object) -> tuple[dict[str, Any], float]:
     started = time.perf_counter()
     done = subprocess.run([*EDGEKD, *map(str, arguments), "--json"], stdout=subprocess.PIPE, check=True, text=True)
     return json.loads(done.stdout), time.perf_counter() - started
+
+
+def default_recipe() -> dict[str, Any]:
+    """The default method's: it changes, and figures should tell by which they were measured."""
+    return find_method("edgekd").recipe.model_dump(exclude_defaults=True)
 
 
 def one_seed(seed: int, minutes: float, whole_test: Path, folder: Path) -> dict[str, Any]:
@@ -136,6 +142,7 @@ def main() -> None:
     record = {
         "schema": "edgekd.benchmark.first_light/1",
         "minutes": minutes,
+        "recipe": default_recipe(),
         "host": {"machine": platform.machine(), "cores": os.cpu_count(), "load_before": load_before},
         "summary": summary(runs),
         "start_up_seconds": start_up(),

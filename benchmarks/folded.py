@@ -25,7 +25,7 @@ from typing import Any
 import data
 import onnx
 import onnxsim
-from first_light import ROOT, TEACHER, edgekd, measured, spread
+from first_light import ROOT, TEACHER, default_recipe, edgekd, measured, spread
 
 RESULT, SCHEMA = ROOT / "benchmarks/results/folded.json", "edgekd.benchmark.folded/3"
 NO_PRIOR, NO_PROCEDURAL = ["--set", "statistics=0"], ["--set", "prior=0", "--set", "prior_share=0"]
@@ -65,6 +65,7 @@ def measure(teacher: Path, minutes: float, seeds: int, whole_test: Path, folder:
         "teacher_accuracy_test": made["test_accuracy"],
         "looks_folded": "statistics_prior" in signals["prior"],
         "minutes": minutes,
+        "recipe": default_recipe(),
         "accuracy_test": {variant: spread(values) | {"runs": values} for variant, values in accuracies.items()},
     }
 

@@ -54,7 +54,7 @@ def first_light() -> str:
         f"{record['minutes']:g} minutes of distillation, {seconds / 60:.1f} minutes in all, on "
         f"{record['host']['cores']} shared CPU cores. INT8 costs {drop['mean']:.2f}"
         f"{' ± ' + format(drop['sd'], '.2f') if runs > 1 else ''} points; its p50 is "
-        f"{total['int8_p50_to_teacher']['mean']:.2f} × the teacher's."
+        f"{total['int8_p50_to_teacher']['mean']:.2f} × the teacher's.{earlier(record)}"
     )
 
 
@@ -117,7 +117,7 @@ def folded() -> str:
     told = "Accuracy of the student on the 10,000 Fashion-MNIST test images, last state."
     if unmarked:
         told += f" The prior is off, and its column a run like the next one, where nothing looks folded: {unmarked}."
-    return f"{lines(rows)}\n\n{told}"
+    return f"{lines(rows)}\n\n{told}{earlier(*teachers.values())}"
 
 
 def segmentation() -> str:
@@ -141,7 +141,7 @@ def segmentation() -> str:
     return (
         f"{lines(rows)}\n\n{many}; last state, on the 233 test images; sizes of the first. One class everywhere is the "
         f"best that can be answered without looking at the image. {record['minutes']:g} CPU minutes of "
-        f"distillation, {rounds} rounds, one thread of {record['host']['cores']} shared cores."
+        f"distillation, {rounds} rounds, one thread of {record['host']['cores']} shared cores.{earlier(record)}"
     )
 
 
@@ -207,6 +207,13 @@ def dated(told: dict[str, Any]) -> str:
     unread = set(told.get("unread", ()))
     today = find_method(told.get("method", "edgekd")).recipe.model_dump(exclude_defaults=True, exclude=unread)
     return "" if told["recipe"] == today else "†"
+
+
+def earlier(*records: dict[str, Any]) -> str:
+    """A sentence where figures are not by the default recipe of today."""
+    today = find_method("edgekd").recipe.model_dump(exclude_defaults=True)
+    late = all(record.get("recipe") == today for record in records)
+    return "" if late else " Measured with an earlier default recipe."
 
 
 def remark(rows: list[tuple[str, ...]]) -> str:

@@ -22,7 +22,7 @@ from typing import Any
 
 import numpy as np
 from camvid import CLASSES, DATA, split, write_test_images
-from first_light import ROOT, edgekd, spread
+from first_light import ROOT, default_recipe, edgekd, spread
 
 from edgekd.scoring import Tally
 
@@ -91,6 +91,7 @@ def main() -> None:
         "schema": SCHEMA,
         "host": {"machine": platform.machine(), "cores": os.cpu_count()},
         "minutes": arguments.minutes,
+        "recipe": default_recipe(),
         "teacher": json.loads(teacher.with_suffix(".json").read_text()) | {"bytes": teacher.stat().st_size},
         "constant": constant(arguments.data),
         "summary": summary(runs),
