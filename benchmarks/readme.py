@@ -24,7 +24,7 @@ from edgekd.objectives import find_method  # noqa: E402
 README, THEORY = ROOT / "README.md", ROOT / "edgekd/objectives/README.md"
 MARKS = {
     "†": "with an earlier default recipe, which the JSON file tells; not yet measured with this one.",
-    "§": "by another training of the same teacher, or in up to four times the time, which the JSON file tells; not yet "
+    "§": "by another training of the same teacher, or in another time, which the JSON file tells; not yet "
     "measured beside this one.",
     "‡": "a student whose accuracy did not change by one image in the second half of its run: it answers all alike.",
 }
