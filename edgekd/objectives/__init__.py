@@ -92,7 +92,7 @@ METHODS: dict[str, Method] = {
     "edgekd": Method(
         Dafl,
         Recipe(
-            **{**_LOOP, **_SOUGHT, "adversary": 0.0, "prior_share": 0.6, "prior_fall": 0.0, "inherit": 0.25},
+            **{**_LOOP, **_SOUGHT, "adversary": 0.0, "prior_share": 0.6, "prior_fall": 0.0, "inherit": 0.5},
             **{"temperature": 8.0, "student_optimizer": "muon", "student_rate": 8e-2},
         ),
     ),
