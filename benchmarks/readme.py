@@ -1,5 +1,5 @@
-"""Fill the tables of the README and the page of theory from the results beside this script; `--check` only says whether
-they are in step."""
+"""Fill the tables of the README, the pages and the theory from the results beside this script; `--check` only says
+whether they are in step."""
 
 from __future__ import annotations
 
@@ -21,7 +21,6 @@ from rows import ROWS, comparable  # noqa: E402
 
 from edgekd.objectives import find_method  # noqa: E402
 
-README, THEORY = ROOT / "README.md", ROOT / "edgekd/objectives/README.md"
 MARKS = {
     "†": "with an earlier default recipe, which the JSON file tells; not yet measured with this one.",
     "§": "by another training of the same teacher, or in another time, which the JSON file tells; not yet "
@@ -534,24 +533,24 @@ def lines(rows: list[tuple[str, ...]]) -> str:
 METHODS = ("edgekd", "dafl", "nayer-style", "real images")
 CLASSES = ("1", "2", "4", "8")
 STATES = ("passed", "excluded", "failed")
-TABLES: dict[str, Callable[[], str]] = {
-    "first_light": first_light,
-    "conformance": conformance,
-    "importer": importer,
-    "folded": folded,
-    "segmentation": segmentation,
-    "distill": distill,
-    "teacher_class": teacher_class,
-    "cdfkd": cdfkd,
-    "black_box": black_box,
-    "quantize": quantize,
-    "bench": bench,
-    "fidelity": fidelity,
+Tables = dict[str, Callable[[], str]]
+PAGES: dict[Path, Tables] = {
+    ROOT / "README.md": {"first_light": first_light, "distill": distill, "fidelity": fidelity},
+    ROOT / "docs/asked.md": {"black_box": black_box},
+    ROOT / "docs/gate.md": {"bench": bench},
+    ROOT / "docs/several.md": {"teacher_class": teacher_class, "cdfkd": cdfkd},
+    ROOT / "docs/targets.md": {"quantize": quantize},
+    ROOT / "docs/teacher.md": {
+        "conformance": conformance,
+        "importer": importer,
+        "folded": folded,
+        "segmentation": segmentation,
+    },
+    ROOT / "edgekd/objectives/README.md": {"ablation": ablation},
 }
-PAGES: dict[Path, dict[str, Callable[[], str]]] = {README: TABLES, THEORY: {"ablation": ablation}}
 
 
-def filled(page: Path, tables: dict[str, Callable[[], str]]) -> str:
+def filled(page: Path, tables: Tables) -> str:
     """A page with every table between its markers made anew."""
     text = page.read_text()
     for name, make in tables.items():
