@@ -526,6 +526,19 @@ GOALS = (
 )
 
 
+def loop() -> str:
+    """Where the time of a round goes."""
+    record = json.loads((ROOT / "benchmarks/results/loop.json").read_text())
+    rows = [
+        ("one thread of a CPU", "the networks' own kernels", "optimizers", "the rest of the work", "Python"),
+        ("---",) * 5,
+    ]
+    for name, found in record["rows"].items():
+        shares = [found[kind] for kind in ("networks", "optimizers", "rest")]
+        rows.append((ROWS[name].title, *(f"{100 * share:.0f} %" for share in (*shares, 1 - sum(shares)))))
+    return f"{lines(rows)}\n\nOf the wall clock of a round; 85 % in the networks' kernels are wanted."
+
+
 def lines(rows: list[tuple[str, ...]]) -> str:
     return "\n".join("| " + " | ".join(cells) + " |" for cells in rows)
 
@@ -537,6 +550,7 @@ Tables = dict[str, Callable[[], str]]
 PAGES: dict[Path, Tables] = {
     ROOT / "README.md": {"first_light": first_light, "distill": distill, "fidelity": fidelity},
     ROOT / "docs/asked.md": {"black_box": black_box},
+    ROOT / "docs/distillation.md": {"loop": loop},
     ROOT / "docs/gate.md": {"bench": bench},
     ROOT / "docs/several.md": {"teacher_class": teacher_class, "cdfkd": cdfkd},
     ROOT / "docs/targets.md": {"quantize": quantize},

@@ -34,6 +34,8 @@ from edgekd.training import Training  # noqa: E402
 RESULT = ROOT / "benchmarks/results/loop.json"
 LAYERS = re.compile(r"conv|batch_norm|mm|linear|relu|threshold|clamp_min|pool|hardswish|hardsigmoid|tanh|upsample")
 """Kernels of the networks' layers, forward and backward (a rectifier goes by three names)."""
+SHORTCUTS = re.compile(r"aten::add_?$")
+"""Sums of feature maps, `[N, C, H, W]`, forward and backward; those of anything smaller are of losses."""
 STEP = "Optimizer.step"
 """The range that torch's optimizers mark: Muon multiplies matrices there, and that is no layer's work."""
 WARM, ROUNDS = 4, 1000
@@ -53,7 +55,7 @@ def shares(training: Training, rounds: int) -> dict[str, float]:
     for _ in range(WARM):
         training.round(training.step / ROUNDS)
     started = time.perf_counter()
-    with profile(activities=[ProfilerActivity.CPU]) as seen:
+    with profile(activities=[ProfilerActivity.CPU], record_shapes=True) as seen:
         for _ in range(rounds):
             training.round(training.step / ROUNDS)
         wall = time.perf_counter() - started
@@ -64,13 +66,14 @@ def shares(training: Training, rounds: int) -> dict[str, float]:
 
 
 def _kind(event: Any) -> str:
-    """Optimizers, the networks' layers, or the rest: losses, sums at shortcuts, copies, the bank."""
+    """Optimizers, the networks' layers and shortcuts, or the rest: losses, copies, the bank."""
     above = event
     while above is not None:
         if above.name.startswith(STEP):
             return "optimizers"
         above = above.cpu_parent
-    return "networks" if LAYERS.search(event.name) else "rest"
+    maps = any(len(shape) == len("NCHW") for shape in event.input_shapes)
+    return "networks" if LAYERS.search(event.name) or (SHORTCUTS.match(event.name) and maps) else "rest"
 
 
 def main() -> None:
