@@ -101,6 +101,7 @@ def distilled(row: Row, method: str, seed: int, minutes: float, folder: Path) ->
         "cpu_seconds": record["progress"]["seconds"],
         "rounds": record["progress"]["step"],
         "least_class_entropy": min(line["class_entropy"] for line in lines),
+        "collapses": record["progress"]["collapses"],
         "curve": [[seconds, state_accuracy(run, weights, test)] for seconds, weights in taken],
     }
 
