@@ -29,6 +29,7 @@ from edgekd.teachers.function import FunctionSource
 from edgekd.teachers.graph import GraphTeacher
 from edgekd.teachers.last_layer import with_representation
 from edgekd.teachers.ledger import Ledger
+from edgekd.teachers.normalized import shades
 from edgekd.teachers.pixels import WHOLE, Stated
 from edgekd.teachers.session import SessionSource
 from edgekd.teachers.source import SURE, LabelsOnly, Source
@@ -39,6 +40,8 @@ Named = str | Path
 Known = Mapping[str, Any]
 """What the record of an earlier start tells of a teacher, so that it need not be asked again."""
 _ANSWERS = "auto, scores, labels"
+SHOWN = 4
+"""Images that a file is tried on when it is opened."""
 STATED = ("input_shape", "input_range", "bounds", "mean", "std", "layout", "task")
 
 
@@ -171,17 +174,33 @@ def _open_file(path: Path, settings: DistillSettings, ledger: Ledger, *, several
     refused: EdgekdError | None = None
     if exact:
         try:
-            return _graph(GraphTeacher(spec), facts, path)
+            teacher = GraphTeacher(spec)
         except BadModel as error:
             if settings.access == "gradient":
                 raise
             refused = error
+        else:
+            _check_finite(teacher, path)
+            return _graph(teacher, facts, path)
     try:
         source = SessionSource(spec, settings.threads or torch.get_num_threads())
     except EdgekdError as error:
         raise (refused or error) from None
     why = str(refused).removeprefix(f"{path}: ") if refused else ""
     return asked(source, settings, ledger, facts, why, path)
+
+
+@torch.no_grad()
+def _check_finite(teacher: GraphTeacher, path: Path) -> None:
+    """Refuse a file whose numbers are broken, before anything is written; what is asked is checked as it answers."""
+    spec = teacher.spec
+    if spec.vocabulary is not None:
+        return
+    answers = teacher(shades((spec.channels, spec.height, spec.width), spec.low, spec.high)[:SHOWN]).logits
+    if wrong := int((~answers.flatten(1).isfinite()).any(dim=1).sum()):
+        what = f"its answers to {wrong} of {len(answers)} images are not finite"
+        hint = "look for NaN, infinity and float16 overflow among its weights, and for a wrong --input-range"
+        raise BadModel(what, where=path, allowed="finite logits", hint=hint)
 
 
 def _parameters(path: Path) -> int | None:

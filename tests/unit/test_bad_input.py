@@ -15,7 +15,7 @@ import numpy as np
 import onnx
 import pytest
 from calling import Call, Result
-from onnx import NodeProto, TensorProto, helper
+from onnx import NodeProto, TensorProto, helper, numpy_helper
 from tiny_teacher import classifier
 
 from edgekd import run_folder
@@ -104,6 +104,14 @@ def unsupported(model: onnx.ModelProto) -> None:
     model.opset_import.append(helper.make_opsetid("com.example", 1))
 
 
+def not_finite(model: onnx.ModelProto) -> None:
+    """A weight beyond float16, as half precision leaves it."""
+    weights = model.graph.initializer[0]
+    broken = numpy_helper.to_array(weights).copy()
+    broken.flat[0] = np.inf
+    weights.CopyFrom(numpy_helper.from_array(broken, weights.name))
+
+
 def garbage(folder: Path) -> Path:
     (folder / "bad.onnx").write_text("<html>404 Not Found</html>")
     return folder / "bad.onnx"
@@ -123,6 +131,7 @@ TEACHERS: dict[str, tuple[Callable[[Path], Path], str]] = {
     "sequence": (lambda f: changed(f, sequence), "an output is a sequence"),
     "object detection": (lambda f: changed(f, detection), "look like object detection"),
     "free size": (lambda f: changed(f, free_size), "say it with --input-shape C,H,W"),
+    "not finite": (lambda f: changed(f, not_finite), "its answers to 4 of 4 images are not finite"),
     "missing": (lambda f: f / "none.onnx", "no such file"),
 }
 
