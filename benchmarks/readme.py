@@ -177,21 +177,25 @@ def ablation() -> str:
     record = json.loads((ROOT / "benchmarks/results/ablation.json").read_text())
     rows: list[tuple[str, ...]] = [("teacher to student", "CPU minutes", "recipe", "accuracy (seeds)", "difference")]
     rows.append(("---",) * len(rows[0]))
+    collapses = list[int]()
     for name, variants in record["rows"].items():
-        default = mean(run["accuracy"] for run in variants["the default"]["seeds"].values())
+        default = variants["the default"]["seeds"]
+        collapses += [run["collapses"] for run in default.values() if "collapses" in run]
         title = ROWS[name].title
         for variant, found in variants.items():
             told, runs = found["told"], found["seeds"]
             changes = ", ".join(f"`{key}={value}`" for key, value in told["changes"].items())
-            less = mean(run["accuracy"] for run in runs.values()) - default
+            less = mean(run["accuracy"] - default[seed]["accuracy"] for seed, run in runs.items())
             difference = f"{100 * less:+.2f}" if told["changes"] else "–"
             described = (f"{variant}: {changes}" if changes else variant) + dated(told)
             rows.append((title, f"{told['cpu_minutes']:g}", described, cell(runs), difference))
             title = ""
+    fallen = f" Of {len(collapses)} runs of the default so many generators collapsed: {sum(map(bool, collapses))}."
     return (
         f"{lines(rows)}\n\nTest accuracy of the last state, measured afterwards: the recipe was chosen on training "
         "images, and nothing here changes it. Seeds differ by half a point: less than that means nothing where there "
-        f"is one. What is worth little in few minutes may be worth more in many.{remark(rows)}"
+        "is one; differences are those of the same seeds. What is worth little in few minutes may be worth more in "
+        f"many.{fallen * bool(collapses)}{remark(rows)}"
     )
 
 

@@ -57,7 +57,8 @@ def tried(name: str, changes: dict[str, Any], seed: int, minutes: float, folder:
     settings = ["--student", row.student, "--minutes", minutes, "--clock", "cpu", "--seed", seed]
     record, _ = edgekd("distill", row.teacher_file(folder), "--out", run, "--threads", 1, *settings, *told)
     found = measured(run, data.write_test(row.data, folder / "test.npz"))
-    return {"accuracy": found["accuracy"], "rounds": record["progress"]["step"]}
+    done = record["progress"]
+    return {"accuracy": found["accuracy"], "rounds": done["step"], "collapses": done["collapses"]}
 
 
 class Ablation:
