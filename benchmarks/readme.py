@@ -196,8 +196,8 @@ def ablation() -> str:
         for variant, found in variants.items():
             told, runs = found["told"], found["seeds"]
             changes = ", ".join(f"`{key}={value}`" for key, value in told["changes"].items())
-            less = mean(run["accuracy"] - default[seed]["accuracy"] for seed, run in runs.items())
-            difference = f"{100 * less:+.2f}" if told["changes"] else "–"
+            less = [runs[seed]["accuracy"] - default[seed]["accuracy"] for seed in runs.keys() & default.keys()]
+            difference = f"{100 * mean(less):+.2f}" if told["changes"] and less else "–"
             described = (f"{variant}: {changes}" if changes else variant) + dated(told)
             rows.append((title, f"{told['cpu_minutes']:g}", described, cell(runs), difference))
             title = ""
