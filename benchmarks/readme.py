@@ -201,7 +201,7 @@ def ablation() -> str:
             described = (f"{variant}: {changes}" if changes else variant) + dated(told)
             rows.append((title, f"{told['cpu_minutes']:g}", described, cell(runs), difference))
             title = ""
-    fallen = f" Of {len(collapses)} runs of the default so many generators collapsed: {sum(map(bool, collapses))}."
+    fallen = f" Runs of the default whose generator collapsed: {sum(map(bool, collapses))} of {len(collapses)}."
     return (
         f"{lines(rows)}\n\nTest accuracy of the last state, measured afterwards: the recipe was chosen on training "
         "images, and nothing here changes it. Seeds differ by half a point: less than that means nothing where there "
