@@ -168,19 +168,19 @@ def distill() -> str:
         "brackets. Every method had the same teacher, student and CPU time, one thread each, on "
         f"{record['host']['cores']} shared cores. *Real images* is no method of edgekd: the same student, taught by "
         "the same teacher for the same time on the real training images, is what could be had with the data. "
-        "The published recipes were made for hours on a GPU: here dafl comes to "
-        f"{rounds(record, 'dafl')} rounds, nayer-style to {rounds(record, 'nayer-style')}."
+        "The published recipes were made for hours on a GPU."
+        f"{rounds(record, 'dafl')}{rounds(record, 'nayer-style')}"
         f"{' –: not yet measured.' if any('–' in row for row in rows) else ''}{remark(rows)}"
     )
 
 
 def rounds(record: dict[str, Any], method: str) -> str:
-    """The fewest and the most that a method's runs came to in the time they had."""
+    """A sentence on the fewest and the most that a method's runs came to in the time they had, if there are some."""
     runs = [
         run for row in record["rows"].values() for run in row["methods"].get(method, {"seeds": {}})["seeds"].values()
     ]
     done = [run["rounds"] for run in runs if "rounds" in run]
-    return f"{min(done):,} to {max(done):,}"
+    return f" *{method}* comes to {min(done):,} to {max(done):,} rounds here." if done else ""
 
 
 def ablation() -> str:
