@@ -32,7 +32,7 @@ from edgekd.teachers.ledger import Ledger
 from edgekd.teachers.normalized import shades
 from edgekd.teachers.pixels import WHOLE, Stated
 from edgekd.teachers.session import SessionSource
-from edgekd.teachers.source import SURE, LabelsOnly, Source
+from edgekd.teachers.source import SURE, LabelsOnly, Source, not_finite
 from edgekd.teachers.spec import Interface, TeacherSpec, read_spec
 from edgekd.user_code import FUNCTION, is_file_name
 
@@ -196,11 +196,10 @@ def _check_finite(teacher: GraphTeacher, path: Path) -> None:
     spec = teacher.spec
     if spec.vocabulary is not None:
         return
-    answers = teacher(shades((spec.channels, spec.height, spec.width), spec.low, spec.high)[:SHOWN]).logits
-    if wrong := int((~answers.flatten(1).isfinite()).any(dim=1).sum()):
-        what = f"its answers to {wrong} of {len(answers)} images are not finite"
+    images = shades((spec.channels, spec.height, spec.width), spec.low, spec.high)[:SHOWN]
+    if broken := not_finite(teacher(images).logits.numpy()):
         hint = "look for NaN, infinity and float16 overflow among its weights, and for a wrong --input-range"
-        raise BadModel(what, where=path, allowed="finite logits", hint=hint)
+        raise BadModel(broken, where=path, allowed="finite logits", hint=hint)
 
 
 def _parameters(path: Path) -> int | None:

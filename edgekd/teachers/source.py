@@ -198,10 +198,15 @@ def checked(answer: NDArray[np.generic], count: int, sizes: Sizes | None, name: 
         what = f"it answers {answer.dtype} of shape {list(answer.shape)} to {count} images"
         expected = f"[{count}, K]" if sizes is None else str([count, *told])
         raise kind(what, where=name, allowed=f"scores of shape {expected}")
-    if not np.isfinite(answer).all():
-        rows = int((~np.isfinite(answer)).reshape(count, -1).any(axis=1).sum())
-        raise EdgekdError(f"its answers to {rows} of {count} images are not finite", where=name)
+    if broken := not_finite(answer):
+        raise EdgekdError(broken, where=name)
     return inference.by_class(answer.astype(np.float32), layout)
+
+
+def not_finite(answers: NDArray[np.generic]) -> str:
+    """What is wrong with answers `[N, ...]` that are not all finite numbers; "" of others."""
+    rows = int((~np.isfinite(answers)).reshape(len(answers), -1).any(axis=1).sum())
+    return f"its answers to {rows} of {len(answers)} images are not finite" if rows else ""
 
 
 def ending_of(answers: Floats, told: Task | None = None) -> Ending:
