@@ -34,7 +34,7 @@ bench: $(INSTALLED)
 # The last command says by its exit code whether a calibration may be shipped; that none may is a result.
 fidelity: $(INSTALLED)
 	$(BIN)/pip install --quiet --disable-pip-version-check --editable ".[benchmarks]"
-	$(BIN)/python benchmarks/teachers.py mnist-bn vit mobile cifar10-lenet digits letters letters-lenet --missing
+	$(BIN)/python benchmarks/teachers.py mnist-bn vit mobile cifar10-lenet digits letters letters-lenet greek signs sounds streets --missing
 	$(BIN)/python benchmarks/fidelity/measure.py
 	-$(BIN)/python benchmarks/fidelity/fit.py
 

@@ -57,10 +57,42 @@ def _digits(_: Path) -> tuple[Split, Split]:
     return (images[~tests], labels[~tests]), (images[tests], labels[tests])
 
 
-def _letters(_: Path) -> tuple[Split, Split]:
-    from letters import TEST, TRAINING, letters  # noqa: PLC0415 - needs matplotlib
+def _glyphs(name: str, training: int, test: int) -> Callable[[Path], tuple[Split, Split]]:
+    def load(_: Path) -> tuple[Split, Split]:
+        import glyphs  # noqa: PLC0415 - needs matplotlib
 
-    return letters(TRAINING, 26_000, 0), letters(TEST, 5_200, 1)
+        alphabet = getattr(glyphs, name)
+        return alphabet.images(alphabet.training, training, 0), alphabet.images(alphabet.test, test, 1)
+
+    return load
+
+
+def _sounds(_: Path) -> tuple[Split, Split]:
+    from sounds import sounds  # noqa: PLC0415 - needs scipy
+
+    return sounds(20_000, 0), sounds(4_000, 1)
+
+
+def _streets(folder: Path) -> tuple[Split, Split]:
+    """Patches of CamVid's scenes, 24x24, that are mostly sky, building, road, pavement, tree or car."""
+    with np.load(folder / "camvid_96x128.npz", allow_pickle=False) as scenes:
+        return (
+            _patches(scenes["x_train"], scenes["y_train"], 2_500, 0),
+            _patches(scenes["x_test"], scenes["y_test"], 600, 1),
+        )
+
+
+def _patches(scenes: np.ndarray, classes: np.ndarray, most: int, seed: int, side: int = 24, step: int = 8) -> Split:
+    """At most so many of each class; six tenths of a patch are of its class."""
+    window = ((side, side), (1, 2))
+    cut = np.lib.stride_tricks.sliding_window_view(classes, *window)[:, ::step, ::step]
+    images = np.lib.stride_tricks.sliding_window_view(scenes, *window)[:, ::step, ::step]
+    random, wanted = np.random.default_rng(seed), (0, 1, 3, 4, 5, 8)
+    places = [np.argwhere((cut == one).mean((-2, -1)) >= 0.6) for one in wanted]
+    kept = [random.permutation(found)[:most] for found in places]
+    labels = np.repeat(np.arange(len(wanted)), [len(found) for found in kept])
+    order = random.permutation(len(labels))
+    return np.ascontiguousarray(images[tuple(np.concatenate(kept)[order].T)]), labels[order].astype(np.int64)
 
 
 def _digit_rows(_: Path) -> tuple[Split, Split]:
@@ -76,7 +108,11 @@ DATA = {
     "cifar10": _cifar10,
     "digits": _digits,
     "digit-rows": _digit_rows,
-    "letters": _letters,
+    "letters": _glyphs("LETTERS", 26_000, 5_200),
+    "greek": _glyphs("GREEK", 24_000, 4_800),
+    "signs": _glyphs("SIGNS", 20_000, 4_000),
+    "sounds": _sounds,
+    "streets": _streets,
 }
 
 

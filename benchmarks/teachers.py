@@ -14,6 +14,7 @@ import json
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 
 import data
@@ -102,6 +103,12 @@ def dense(data_set: str, augment: Callable[[Tensor], Tensor], epochs: int) -> Pl
     return Plan(build, epochs, adam, "two convolutions, two dense layers of 256", True, data_set, augment)
 
 
+def small(name: str, channels: int, classes: int, epochs: int, augment: Callable[[Tensor], Tensor] = still) -> Plan:
+    """The example's residual network at half its width."""
+    build = partial(ResNet, channels, classes, 0.5, STEM, STAGES)
+    return Plan(build, epochs, descent_of, "residual network", True, name, augment)
+
+
 TEACHERS = {
     "mnist-class": dense("mnist", still, 4),
     "mnist-class-long": dense("mnist", still, 12),
@@ -123,11 +130,13 @@ TEACHERS = {
         for seed in (1, 2)
     },
     "cifar10-lenet": Plan(lambda: LeNet5(3, 10), 10, adam, "LeNet-5", False, "cifar10"),
-    "mnist-bn": Plan(lambda: ResNet(1, 10, 0.5, STEM, STAGES), 2, descent_of, "residual network", True, "mnist", still),
-    "digits": Plan(lambda: ResNet(1, 10, 0.5, STEM, STAGES), 30, descent_of, "residual network", True, "digits", still),
-    "letters": Plan(
-        lambda: ResNet(1, 26, 0.5, STEM, STAGES), 4, descent_of, "residual network", True, "letters", still
-    ),
+    "digits": small("digits", 1, 10, 30),
+    "mnist-bn": small("mnist", 1, 10, 2),
+    "letters": small("letters", 1, 26, 4),
+    "greek": small("greek", 1, 24, 4),
+    "signs": small("signs", 3, 20, 5),
+    "sounds": small("sounds", 1, 10, 3),
+    "streets": small("streets", 3, 6, 8, mirrored),
     "letters-lenet": Plan(lambda: LeNet5(1, 26), 8, adam, "LeNet-5", False, "letters", still),
     "vit": Plan(ViT, 8, adam, "vision transformer, layer normalization only", False),
 }

@@ -1,9 +1,8 @@
 """Triples of teacher, student and data set: what a student does on probes, and what it does on real images.
 
     python benchmarks/fidelity/measure.py                     # those that are missing, one after the other
-    python benchmarks/fidelity/measure.py --minutes 0.3 8     # students of other quality, too
+    python benchmarks/fidelity/measure.py --minutes 0.2 8     # students of other quality, too
     python benchmarks/fidelity/measure.py --again             # no new ones: other probes, say, of the runs at hand
-    python benchmarks/fidelity/measure.py --runs runs/other   # and of what other benchmarks distilled there
 
 Each is distilled without data, exported with INT8, measured on probes by `edgekd.fidelity`, and then on the test images
 of the teacher's data set: the share on which student and teacher choose alike, labels are not used. The results are in
@@ -45,6 +44,10 @@ PAIRS = {
     "digits": (TEACHERS / "digits.onnx", "digits", ("auto", "lenet5-half")),
     "letters": (TEACHERS / "letters.onnx", "letters", ("auto", "lenet5-half")),
     "mnist-bn": (TEACHERS / "mnist-bn.onnx", "mnist", ("auto",)),
+    "greek": (TEACHERS / "greek.onnx", "greek", ("auto", "lenet5-half")),
+    "signs": (TEACHERS / "signs.onnx", "signs", ("auto", "lenet5-half")),
+    "sounds": (TEACHERS / "sounds.onnx", "sounds", ("auto", "lenet5-half")),
+    "streets": (TEACHERS / "streets.onnx", "streets", ("auto", "lenet5-half")),
     "letters-lenet": (TEACHERS / "letters-lenet.onnx", "letters", ("cnn-small",)),
     "fashion-lenet": (KEPT / "lenet.onnx", "fashion_mnist", ("lenet5-half",)),
     "cifar10-lenet": (TEACHERS / "cifar10-lenet.onnx", "cifar10", ("cnn-small",)),
@@ -52,9 +55,6 @@ PAIRS = {
     "fashion-mobile": (TEACHERS / "mobile.onnx", "fashion_mnist", ("auto",)),
 }
 """Teacher, data set, students."""
-DATASETS = {"lenet": "fashion_mnist", "long": "fashion_mnist", "mobile": "fashion_mnist", "vit": "fashion_mnist"}
-DATASETS |= {"example": "fashion_mnist", "mnist-lenet": "mnist", "mnist-bn": "mnist", "cifar10": "cifar10"}
-"""Of teachers by the names of their files; `-folded` behind a name is the same without batch normalization."""
 REAL = 5000
 """Test images that are looked at, at most: every second one of 10,000. A share then errs by half a per cent."""
 
@@ -105,21 +105,6 @@ def measured(run: RunFolder, teacher: Path, pair: str, name: str, told: dict[str
     return found
 
 
-def of_others(folder: Path) -> Iterator[tuple[RunFolder, Path, str, dict[str, Any]]]:
-    """Exported runs that are at hand, whatever they were distilled for, with the files of their teachers."""
-    files = [*TEACHERS.glob("*.onnx"), *KEPT.glob("*.onnx"), ROOT / "examples/teacher.onnx"]
-    known = {onnx_file.model_sha256(path): path for path in files}
-    for path in sorted(folder.glob("*/run.json")):
-        run, record = RunFolder(path.parent), RunFolder(path.parent).record()
-        teacher = known.get(record["teacher"]["sha256"])
-        if teacher is None or not run.student_onnx.is_file():
-            continue
-        settings = record["settings"]
-        told = {key: settings[key] for key in ("student", "minutes", "steps", "seed")} | {"method": settings["method"]}
-        name = "example" if teacher.parent.name == "examples" else teacher.stem
-        yield run, teacher, name, told | {"run": path.parent.name}
-
-
 def wanted(told: argparse.Namespace) -> Iterator[tuple[str, str, float, int]]:
     """What is to be measured, so that a list which is cut short has something of every data set."""
     for seed, minutes, rank in product(told.seeds, told.minutes, range(2)):
@@ -139,20 +124,14 @@ def written(kept: list[dict[str, Any]]) -> None:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--minutes", type=float, nargs="+", default=[0.3, 1.2], help="of CPU time")
+    parser.add_argument("--minutes", type=float, nargs="+", default=[0.5, 2], help="of CPU time")
     parser.add_argument("--seeds", type=int, nargs="+", default=[0])
     parser.add_argument("--pairs", nargs="+", choices=list(PAIRS), default=list(PAIRS))
     parser.add_argument("--folder", type=Path, default=ROOT / "runs/fidelity")
-    parser.add_argument("--runs", type=Path, nargs="*", default=[], help="folders of other runs to measure too")
     parser.add_argument("--again", action="store_true", help="measure the runs at hand anew; distil none")
     told = parser.parse_args()
     kept = json.loads(RESULTS.read_text())["triples"] if RESULTS.is_file() and not told.again else []
-    known = {(one["pair"], one["student"], one["minutes"], one["seed"]) for one in kept if "run" not in one}
-    there = {one.get("run") for one in kept}
-    for run, teacher, pair, facts in (one for folder in told.runs for one in of_others(folder)):
-        if run.path.name not in there:
-            kept += measured(run, teacher, pair, DATASETS[pair.removesuffix("-folded")], facts)
-            written(kept)
+    known = {(one["pair"], one["student"], one["minutes"], one["seed"]) for one in kept}
     for pair, student, minutes, seed in (one for one in wanted(told) if one not in known):
         run = RunFolder(told.folder / f"{pair}-{student}-{minutes:g}-{seed}")
         if told.again and not finished(run):
