@@ -51,6 +51,7 @@ class Settings(TypedDict, total=False):
     std: tuple[float, ...]
     layout: Literal["NCHW", "NHWC"]
     task: Task
+    teacher_accuracy: float
     access: Literal["auto", "gradient", "scores", "labels"]
     gradient: Literal["exact", "estimate"]
     directions: int

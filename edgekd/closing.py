@@ -13,6 +13,7 @@ from edgekd.fidelity import cautions, of_held_out
 from edgekd.inference import in_parts
 from edgekd.networks import load_student
 from edgekd.run_folder import RunFolder, learned_from
+from edgekd.unseen import shipped_calibration
 
 
 def closing_lines(run: RunFolder) -> list[str]:
@@ -32,10 +33,14 @@ def closing_lines(run: RunFolder) -> list[str]:
         with torch.no_grad():
             return np.concatenate([student(torch.from_numpy(part)).numpy() for part in in_parts(images)])
 
-    told = of_held_out(run, answer)
-    return [_share(told["probes"]["held_out"], learned_from(run.record())), *cautions(told)]
+    told = of_held_out(run, answer, shipped_calibration())
+    lines = [
+        f"it agrees with the teacher on {_share(told['probes']['held_out'])} of held-out {learned_from(run.record())}"
+    ]
+    if told["estimate"]:
+        lines.append(f"estimated on real images: {_share(told['estimate'])}")
+    return [*lines, *cautions(told)]
 
 
-def _share(one: dict[str, Any], what: str) -> str:
-    share, ends = units.write_share(one["agreement"]), units.write_shares(one["interval"])
-    return f"it agrees with the teacher on {share} of held-out {what} ({ends})"
+def _share(one: dict[str, Any]) -> str:
+    return f"{units.write_share(one['agreement'])} ({units.write_shares(one['interval'])})"

@@ -253,6 +253,12 @@ class DistillSettings(Record):
     std: tuple[float, ...] | None = None
     layout: Literal["NCHW", "NHWC"] | None = None
     task: Task | None = Field(default=None, description="what the teacher answers; None: as it is recognised")
+    teacher_accuracy: float | None = Field(
+        default=None,
+        gt=0,
+        lt=1,
+        description="on real images, as its maker tells; for an estimate of the student's alone",
+    )
     access: Literal["auto", "gradient", "scores", "labels"] = Field(
         default="auto", description="how much of the teacher is used; auto: gradient where there is one, else scores"
     )

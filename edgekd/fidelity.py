@@ -3,9 +3,8 @@
 A probe is a set of images that the student did not learn from: generated ones that were held out, and what becomes of
 them when two are blended, when they are shifted, made faint or noisy; ones that the generator makes now; procedural
 ones that were kept from the student, and blends of those with generated ones. What a student does there says something
-about what it will do on real images, but not in the same numbers. The step from one to the other has to be learned
-from many teachers, students and data sets for which both are known (`benchmarks/fidelity/`); where no such calibration
-is at hand, shares are told and no estimate is made.
+about what it will do on real images, but not in the same numbers: `edgekd.unseen` makes the step from one to the other,
+where it is told how accurate the teacher is.
 
 The record `edgekd.fidelity/1`:
 
@@ -16,7 +15,8 @@ The record `edgekd.fidelity/1`:
     per_class  list of {class, n, agreement (null without images), interval} on held-out images; empty but for classes;
                with an estimate also `estimate`: the class's share, moved in logits as that of all is
     seldom     classes of which fewer than ten images were held out
-    estimate   null, or {agreement, interval (90 %)} on the unseen real distribution
+    curve      null, or {intercept, slope}: see `edgekd.unseen`
+    estimate   null, or {agreement, interval (90 %), accuracy (of the teacher, as told)} on unseen real images
     why        why there is no estimate, or null
 """
 
@@ -24,33 +24,29 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
-from importlib import resources
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from pydantic import Field
 
 import edgekd
 from edgekd import onnx_file, units
 from edgekd.codes import Codes, from_codes, to_codes
-from edgekd.config import Record, validated
-from edgekd.errors import BadRun, BadSetting
+from edgekd.errors import BadRun
 from edgekd.inference import fed
 from edgekd.quantize import Generated
-from edgekd.run_folder import HeldOut, RunFolder, read_json, task_of, write_json
+from edgekd.run_folder import HeldOut, RunFolder, task_of, write_json
 from edgekd.scoring import interval
 from edgekd.tasks import choices
 from edgekd.teachers import answers
+from edgekd.unseen import Calibration, Curve, NoEstimate, logit
 
 SCHEMA = "edgekd.fidelity/1"
 COLLECTION = "edgekd.fidelities/1"
 FEW = 10
 _OTHERS = 1_000_003
 """Added to a seed, so that the images are none of those that calibrated or judged INT8."""
-EDGE = 0.005
-"""Shares are kept so far from 0 and 1 before their logit is taken: of a thousand images few tell more."""
 Images = NDArray[np.uint8]
 Choices = NDArray[np.integer[Any]]
 
@@ -124,60 +120,13 @@ def probes(run: RunFolder, held: HeldOut, seed: int) -> dict[str, Images]:
     return found
 
 
-# ---------------------------------------------------------------------------------------------------------- calibration
-
-
-class Calibration(Record):
-    """From shares on probes to the agreement on real images, as fitted by `benchmarks/fidelity/fit.py`.
-
-    The estimate is the logistic function of `bias + weights · logit(shares)`; its interval is that of the logit plus
-    and minus `reach`, a quantile of what was missed on data sets that were left out (split conformal: Vovk et al.,
-    2005; Lei et al., 2018).
-    """
-
-    schema_version: Literal["edgekd.fidelity-calibration/1"] = Field(alias="schema")
-    bias: float
-    weights: dict[str, float]
-    reach: float
-    triples: int
-    datasets: tuple[str, ...]
-
-    def estimate(self, shares: Mapping[str, float]) -> tuple[float, float, float]:
-        """Agreement on the unseen real distribution, and the ends of its interval."""
-        middle = self.bias + sum(weight * float(logit(shares[name])) for name, weight in self.weights.items())
-        low, mid, high = (float(1 / (1 + np.exp(-(middle + step)))) for step in (-self.reach, 0.0, self.reach))
-        return mid, low, high
-
-
-def logit(share: float | NDArray[np.float64]) -> NDArray[np.float64]:
-    """log(p / (1 - p)), of shares not nearer than `EDGE` to 0 and 1."""
-    kept = np.clip(share, EDGE, 1 - EDGE)
-    return np.asarray(np.log(kept / (1 - kept)))
-
-
-def shipped_calibration() -> Calibration | None:
-    """The calibration that came with edgekd, if one was good enough to be shipped."""
-    path = Path(str(resources.files("edgekd") / "fidelity.json"))
-    return read_calibration(path) if path.is_file() else None
-
-
-def read_calibration(path: Path) -> Calibration:
-    """A fitted calibration.
-
-    Raises:
-        BadSetting, BadRun: unreadable, or not one.
-    """
-    found = validated(Calibration, read_json(path), path)
-    if unknown := sorted(set(found.weights) - set(PROBES)):
-        raise BadSetting(f"no probe is called {', '.join(unknown)}", where=path, allowed=", ".join(PROBES))
-    return found
-
-
-# -------------------------------------------------------------------------------------------------------------- measure
-
-
 def fidelity(
-    run: RunFolder, *, teacher: Path | None = None, calibration: Calibration | None = None, seed: int = 0
+    run: RunFolder,
+    *,
+    teacher: Path | None = None,
+    calibration: Calibration | None = None,
+    accuracy: float | None = None,
+    seed: int = 0,
 ) -> dict[str, dict[str, Any]]:
     """Measure a run's students on probes beside their teacher, and keep the records in its fidelity.json.
 
@@ -186,6 +135,7 @@ def fidelity(
         teacher: where its file is now, if it is not where run.json says; without it only held-out images are a probe,
             for their answers were kept.
         calibration: for an estimate on real images.
+        accuracy: of the teacher on real images; None: what the run was told.
         seed: of what is drawn.
 
     Returns:
@@ -208,7 +158,7 @@ def fidelity(
     found = {}
     for file in files.values():
         alike = {name: _answers(file, codes, held) == theirs[name] for name, codes in asked.items()}
-        found[file.name] = _told(file, record, alike, theirs["held_out"], held, calibration)
+        found[file.name] = _told(file, record, alike, _seen(alike["held_out"], held, record, calibration, accuracy))
     write_json(run.fidelity_file, {"schema": COLLECTION, "models": found})
     return found
 
@@ -219,22 +169,8 @@ def _answers(path: Path, codes: Codes, held: HeldOut) -> Choices:
 
 
 def _told(
-    file: Path,
-    record: Mapping[str, Any],
-    alike: Mapping[str, NDArray[np.bool_]],
-    theirs: Choices,
-    held: HeldOut,
-    calibration: Calibration | None,
+    file: Path, record: Mapping[str, Any], alike: Mapping[str, NDArray[np.bool_]], seen: Mapping[str, Any]
 ) -> dict[str, Any]:
-    shares = {name: float(one.mean()) for name, one in alike.items()}
-    seen = _seen(alike["held_out"], theirs, held, record)
-    lacking = [] if calibration is None else sorted(set(calibration.weights) - set(shares))
-    why = f"without the teacher's file there is no {', '.join(lacking)}" if lacking else None
-    if calibration is None:
-        why = "no calibration was given; see benchmarks/fidelity"
-    middle = calibration.estimate(shares) if calibration is not None and not lacking else None
-    if middle:
-        _estimate_classes(seen["per_class"], float(logit(middle[0]) - logit(shares["held_out"])))
     return {
         "schema": SCHEMA,
         "tool": {"name": "edgekd", "version": edgekd.__version__},
@@ -243,8 +179,6 @@ def _told(
         "model": {"file": file.name, "sha256": onnx_file.model_sha256(file)},
         "probes": {name: _share(one) for name, one in alike.items()},
         **seen,
-        "estimate": {"agreement": middle[0], "interval": list(middle[1:])} if middle else None,
-        "why": why,
     }
 
 
@@ -253,11 +187,48 @@ def _share(alike: NDArray[np.bool_]) -> dict[str, Any]:
     return {"n": alike.size, "agreement": float(alike.mean()), "interval": list(interval(alike))}
 
 
-def _seen(alike: NDArray[np.bool_], theirs: Choices, held: HeldOut, record: Mapping[str, Any]) -> dict[str, Any]:
-    """What held-out images tell beyond one share: that of each class, classes hardly seen, and the run's collapses."""
-    classes = _by_class(alike, theirs, held.logits.shape[1]) if held.task == "classes" else []
+def _seen(
+    alike: NDArray[np.bool_],
+    held: HeldOut,
+    record: Mapping[str, Any],
+    calibration: Calibration | None,
+    accuracy: float | None,
+) -> dict[str, Any]:
+    """What held-out images tell beyond one share: that of each class, classes hardly seen, the run's collapses, and
+    what is to be expected of real images.
+    """
+    classes = _by_class(alike, choices(held.logits, held.task), held.logits.shape[1]) if held.task == "classes" else []
     seldom = [one["class"] for one in classes if one["n"] < FEW]
-    return {"per_class": classes, "seldom": seldom, "collapses": (record.get("progress") or {}).get("collapses")}
+    found = {"per_class": classes, "seldom": seldom, "collapses": (record.get("progress") or {}).get("collapses")}
+    if accuracy is None:
+        accuracy = record["settings"].get("teacher_accuracy")
+    curve = None
+    try:
+        curve = _curve(alike, held)
+        estimate, why = _estimated(curve, calibration, accuracy, held.logits.shape[1]), None
+    except NoEstimate as reason:
+        estimate, why = None, str(reason)
+    if estimate:
+        _estimate_classes(classes, float(logit(estimate["agreement"]) - logit(float(alike.mean()))))
+    return found | {"curve": curve.model_dump() if curve else None, "estimate": estimate, "why": why}
+
+
+def _curve(alike: NDArray[np.bool_], held: HeldOut) -> Curve:
+    if held.task != "classes" or held.codes.dtype != np.uint8:
+        raise NoEstimate("it is made for images of one class each")
+    return Curve.fitted(held.logits, alike[:, 0])
+
+
+def _estimated(curve: Curve, calibration: Calibration | None, accuracy: float | None, options: int) -> dict[str, Any]:
+    if calibration is None:
+        raise NoEstimate("no calibration was given; see benchmarks/fidelity")
+    if accuracy is None:
+        raise NoEstimate("how often is the teacher right on them, as its maker says? Tell by --teacher-accuracy")
+    if not 1 / options < accuracy < 1:
+        chance = units.write_share(1 / options)
+        raise NoEstimate(f"a teacher is right more often than by chance, {chance}, and not always")
+    middle, *ends = calibration.estimate(curve, accuracy)
+    return {"agreement": middle, "interval": ends, "accuracy": accuracy}
 
 
 def _by_class(alike: NDArray[np.bool_], theirs: Choices, classes: int) -> list[dict[str, Any]]:
@@ -276,15 +247,20 @@ def _estimate_classes(classes: list[dict[str, Any]], moved: float) -> None:
         one["estimate"] = None if share is None else float(1 / (1 + np.exp(-(logit(share) + moved))))
 
 
-def of_held_out(run: RunFolder, answer: Callable[[NDArray[np.float32]], NDArray[np.float32]]) -> dict[str, Any]:
+def of_held_out(
+    run: RunFolder,
+    answer: Callable[[NDArray[np.float32]], NDArray[np.float32]],
+    calibration: Calibration | None = None,
+) -> dict[str, Any]:
     """What can be said of a student that is not a file yet: its answers beside those that were kept of the teacher.
 
     Args:
         run: with held-out images.
         answer: float32 images `[N, C, H, W]` to logits.
+        calibration: for an estimate on real images.
 
     Returns:
-        As in a record `edgekd.fidelity/1`: the probe `held_out`, `per_class`, `seldom`, `collapses`.
+        As in a record `edgekd.fidelity/1`: the probe `held_out`, and what follows from it.
 
     Raises:
         BadRun: there are no held-out images.
@@ -292,7 +268,7 @@ def of_held_out(run: RunFolder, answer: Callable[[NDArray[np.float32]], NDArray[
     held, record = run.held_out(), run.record()
     theirs = choices(held.logits, held.task)
     alike = choices(answer(held.images()), held.task) == theirs
-    return {"probes": {"held_out": _share(alike)}, **_seen(alike, theirs, held, record)}
+    return {"probes": {"held_out": _share(alike)}, **_seen(alike, held, record, calibration, None)}
 
 
 def cautions(record: Mapping[str, Any]) -> list[str]:

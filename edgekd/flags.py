@@ -7,6 +7,7 @@ from pathlib import Path
 from shlex import quote
 from typing import TYPE_CHECKING
 
+from edgekd import units
 from edgekd.errors import BadData, BadSetting
 
 if TYPE_CHECKING:
@@ -46,6 +47,19 @@ def shape(text: str | None) -> tuple[int, int, int] | None:
         allowed = "whole numbers C,H,W such as 3,224,224, or F of a table"
         raise BadSetting(f"{text!r} is not a shape", where="--input-shape", allowed=allowed)
     return (sizes[0], sizes[1], sizes[2]) if len(sizes) == 3 else (sizes[0], 1, 1)
+
+
+def share(text: str | None, flag: str) -> float | None:
+    """A part of a whole, neither none of it nor all."""
+    if text is None:
+        return None
+    try:
+        value = units.read_share(text)
+    except ValueError as error:
+        raise BadSetting(str(error), where=flag) from error
+    if not 0 < value < 1:
+        raise BadSetting(f"{text!r} is none or all", where=flag, allowed="0.93, 93 %")
+    return value
 
 
 def bounds(text: str | None) -> tuple[float, float] | None:

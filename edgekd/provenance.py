@@ -36,7 +36,7 @@ from edgekd.run_record import SCHEMA
 from edgekd.teachers.open import Known, Opened
 from edgekd.teachers.spec import Interface
 
-UNBOUND = ("max_queries", "device", "fixed")
+UNBOUND = ("max_queries", "device", "fixed", "teacher_accuracy")
 """Settings that a resumed run may change: they say when to stop or where to work, not what comes out."""
 
 LEAST = 64

@@ -276,7 +276,8 @@ def _exported(run: RunFolder, target: Target) -> None:
 def _measured(run: RunFolder, target: Target) -> str | None:
     """See that a run's files are measured, and on probes too; why they could not be, if they could not."""
     from edgekd.bench import bench_run  # noqa: PLC0415 - ONNX Runtime
-    from edgekd.fidelity import fidelity, shipped_calibration  # noqa: PLC0415
+    from edgekd.fidelity import fidelity  # noqa: PLC0415
+    from edgekd.unseen import shipped_calibration  # noqa: PLC0415
 
     if not run.fidelity_file.is_file():
         fidelity(run, calibration=shipped_calibration())

@@ -94,13 +94,20 @@ def distilled(run: RunFolder, teacher: Path, student: str, minutes: float, seed:
     edgekd.export(run, int8=True)
 
 
+def accuracy(teacher: Path) -> float:
+    """Of a teacher on its test images, as its record tells: what a person who has only the file has been told, too."""
+    record = teacher.with_suffix(".json")
+    return float(json.loads(record.read_text())["test_accuracy"])
+
+
 def measured(run: RunFolder, teacher: Path, pair: str, name: str, told: dict[str, Any]) -> list[dict[str, Any]]:
     """An entry for the float student and, if it is worth keeping, one for INT8."""
     found = []
+    told |= {"teacher_sha256": onnx_file.model_sha256(teacher), "teacher_accuracy": accuracy(teacher)}
     for file, record in fidelity(run, teacher=teacher).items():
         shares = {probe: round(one["agreement"], 6) for probe, one in record["probes"].items()}
         true = round(on_real_images(run, run.path / file, teacher, name), 6)
-        head = {"pair": pair, "dataset": name, **told, "file": file, "teacher_sha256": onnx_file.model_sha256(teacher)}
+        head = {"pair": pair, "dataset": name, **told, "file": file, "curve": record["curve"]}
         found.append(head | {"probes": shares, "true": true, "held_out": record["probes"]["held_out"]["n"]})
     return found
 
@@ -117,7 +124,7 @@ def wanted(told: argparse.Namespace) -> Iterator[tuple[str, str, float, int]]:
 def written(kept: list[dict[str, Any]]) -> None:
     """Keep what is there so far, and tell the last of it."""
     versions = {"edgekd": edgekd.__version__, "numpy": np.__version__}
-    write_json(RESULTS, {"schema": "edgekd.fidelity-triples/1", "versions": versions, "triples": kept})
+    write_json(RESULTS, {"schema": "edgekd.fidelity-triples/2", "versions": versions, "triples": kept})
     last = kept[-1]
     print(f"{last['pair']} {last['student']}: {last['probes']} true {last['true']:.4f}", flush=True)
 

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 import typer
 
 from edgekd import flags, shipped, terminal
-from edgekd.cli.options import Bounds, Json, Shape, TaskName, opened
+from edgekd.cli.options import Accuracy, Bounds, Json, Shape, TaskName, opened
 from edgekd.errors import BadSetting, Refused
 
 if TYPE_CHECKING:
@@ -105,6 +105,7 @@ def distill(
     std: Annotated[str | None, typer.Option(metavar="S[,S…]", help="Deviation of the input, per channel.")] = None,
     layout: Annotated[Literal["NCHW", "NHWC"] | None, typer.Option(help="Order of the input's axes.")] = None,
     task: TaskName = None,
+    teacher_accuracy: Accuracy = None,
     access: Annotated[
         Literal["auto", "gradient", "scores", "labels"] | None,
         typer.Option(help="How much of the teacher to use; auto (if not told): gradient where there is one."),
@@ -146,6 +147,7 @@ def distill(
     told |= {"recipe": flags.pairs(recipe, "--set", "adversary=0.5"), "input_shape": flags.shape(input_shape)}
     told |= {"input_range": flags.bounds(input_range), "bounds": flags.every_bound(bounds)}
     told |= {"mean": flags.numbers(mean, "--mean"), "std": flags.numbers(std, "--std")}
+    told |= {"teacher_accuracy": flags.share(teacher_accuracy, "--teacher-accuracy")}
     told |= {"added_to": _whole_path(add_student), "samples": str(samples) if samples else None}
     told |= {"class_order": classes.read_order(class_order) if class_order else None}
     if head_only:

@@ -10,6 +10,7 @@ import typer
 
 from edgekd import flags, shipped, terminal
 from edgekd.cli.options import (
+    Accuracy,
     Bounds,
     Json,
     Run,
@@ -223,8 +224,9 @@ def evaluate(
     task: TaskName = None,
     no_data: Annotated[bool, typer.Option("--no-data", help="On probes made of held-out generated images.")] = False,
     calibration: Annotated[
-        Path | None, typer.Option(help="Of --no-data: fitted by benchmarks/fidelity, for an estimate on real images.")
+        Path | None, typer.Option(help="Of --no-data: another one than edgekd's, fitted by benchmarks/fidelity.")
     ] = None,
+    teacher_accuracy: Accuracy = None,
     json: Json = False,
 ) -> None:
     """Accuracy on labelled images, for people who have some. Nothing of it flows back into a distillation."""
@@ -233,8 +235,11 @@ def evaluate(
 
     if no_data:
         _refuse_beside_no_data(data=data, input_range=input_range, task=task)
-        _without_data(opened(subject), teacher, calibration, json)
+        told = flags.share(teacher_accuracy, "--teacher-accuracy")
+        _without_data(opened(subject), teacher, calibration, told, json)
         return
+    if teacher_accuracy is not None:
+        raise BadSetting("labels tell how often it is right", where="--teacher-accuracy", allowed="with --no-data")
     if data is None:
         hint = "if there are none, say --no-data"
         raise BadSetting("missing", where="--data", allowed="an .npz with images and labels", hint=hint)
@@ -257,11 +262,13 @@ def _refuse_beside_no_data(**given: object) -> None:
         raise BadSetting(f"{', '.join(told)} beside --no-data", where="--no-data", allowed="with a run alone")
 
 
-def _without_data(run: RunFolder, teacher: Path | None, calibration: Path | None, as_json: bool) -> None:
-    from edgekd import fidelity
+def _without_data(
+    run: RunFolder, teacher: Path | None, calibration: Path | None, accuracy: float | None, as_json: bool
+) -> None:
+    from edgekd import fidelity, unseen
 
-    fitted = fidelity.read_calibration(calibration) if calibration is not None else fidelity.shipped_calibration()
-    records = fidelity.fidelity(run, teacher=teacher, calibration=fitted)
+    fitted = unseen.read_calibration(calibration) if calibration is not None else unseen.shipped_calibration()
+    records = fidelity.fidelity(run, teacher=teacher, calibration=fitted, accuracy=accuracy)
     for name, record in records.items():
         for caution in fidelity.cautions(record):
             terminal.note(f"{name}: {caution}")

@@ -27,6 +27,12 @@ Bounds = Annotated[
     str | None,
     typer.Option("--input-range", metavar="LOW,HIGH", help="Values of the input; from the graph, or 0,1."),
 ]
+Accuracy = Annotated[
+    str | None,
+    typer.Option(
+        metavar="SHARE", help="Of the teacher on real images, as its maker tells: for an estimate of the student's."
+    ),
+]
 TaskName = Annotated[
     Literal["classes", "binary", "multilabel", "segmentation", "mask"] | None,
     typer.Option("--task", help="What it answers; as recognised."),

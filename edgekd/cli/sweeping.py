@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 import typer
 
 from edgekd import flags, shipped, terminal
-from edgekd.cli.options import Json, TargetName
+from edgekd.cli.options import Accuracy, Json, TargetName
 from edgekd.errors import BadSetting
 
 if TYPE_CHECKING:
@@ -44,6 +44,7 @@ def sweep(
     recipe: Annotated[
         list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="A weight or size of the recipe.")
     ] = None,
+    teacher_accuracy: Accuracy = None,
     out: Annotated[Path | None, typer.Option(help="Folder; runs/TEACHER-sweep-DATE-TIME if left out.")] = None,
     resume: Annotated[bool, typer.Option("--resume", help="Go on with the sweep in --out.")] = False,
     target: TargetName = "cpu",
@@ -74,6 +75,7 @@ def sweep(
     require_distill("distilling")
     told: dict[str, Any] = {"method": method, "minutes": minutes, "steps": steps, "clock": clock, "seed": seed}
     told |= {"threads": threads, "recipe": flags.pairs(recipe, "--set", "adversary=0.5")}
+    told |= {"teacher_accuracy": flags.share(teacher_accuracy, "--teacher-accuracy")}
     folder = _folder(out, teachers[0], resume)
     plan = _plan(teachers, told, config, _names(students), flags.numbers(widths, "--widths"), device, folder, resume)
     reach = Reach(token_env=token_env, trust_callable=trust_callable)

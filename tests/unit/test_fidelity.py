@@ -17,8 +17,9 @@ from folders import finished
 from onnx import TensorProto, helper, numpy_helper
 
 from edgekd import fidelity
-from edgekd.fidelity import CHANGED, Calibration, logit
-from edgekd.run_folder import RunFolder, write_json
+from edgekd.fidelity import CHANGED
+from edgekd.run_folder import HeldOut, RunFolder, write_json
+from edgekd.unseen import Calibration, Curve, logit
 
 Make = Callable[..., Path]
 
@@ -29,10 +30,25 @@ def run(tmp_path: Path, make_picker: Make) -> RunFolder:
     return finished(tmp_path / "run", make_picker("teacher.onnx"), make_picker("student-file.onnx"))
 
 
+@pytest.fixture
+def unsure(run: RunFolder) -> RunFolder:
+    """The same, of a teacher that is not equally sure of 400 images, and a student that agrees where it is sure."""
+    random = np.random.default_rng(0)
+    codes = random.integers(0, 256, size=(400, 1, 2, 2), dtype=np.uint8)
+    logits = codes.reshape(400, 4).astype(np.float32) / 32
+    # Where the two brightest are near each other the teacher had chosen the darker one: its file no longer does.
+    places, brightest = np.arange(400), np.argsort(logits, axis=1)[:, ::-1]
+    near = logits[places, brightest[:, 0]] - logits[places, brightest[:, 1]] < 0.5
+    logits[places[near], brightest[near, 1]] += 1.0
+    run.write_held_out(HeldOut(codes, logits, 0.0, 1.0))
+    return run
+
+
 CALIBRATION: dict[str, Any] = {
-    "schema": "edgekd.fidelity-calibration/1",
-    **{"bias": 0.5, "weights": {"held_out": 1.0, "noisy": -0.25}, "reach": 0.4, "triples": 9, "datasets": ["a", "b"]},
+    "schema": "edgekd.fidelity-calibration/2",
+    **{"bias": -0.5, "reach": 0.4, "triples": 9, "datasets": ["a", "b"]},
 }
+FITTED = Calibration.model_validate(CALIBRATION)
 
 
 def test_probes_are_images_of_the_same_kind_changed_as_they_say() -> None:
@@ -62,7 +78,7 @@ def test_a_student_that_is_its_teacher_agrees_on_every_probe(run: RunFolder) -> 
     )
     assert record["probes"]["held_out"]["interval"] == [pytest.approx(0.912, abs=1e-3), 1.0]
     assert (record["estimate"], record["seldom"]) == (None, [3])
-    assert "no calibration" in record["why"]
+    assert record["why"] == "40 held-out images are too few, it takes 100"
     assert json.loads(run.fidelity_file.read_text())["models"] == {"student.onnx": record}
 
 
@@ -73,23 +89,43 @@ def test_another_student_agrees_where_it_does(run: RunFolder, make_picker: Make)
     assert [one["agreement"] for one in record["per_class"]] == [0.0, 0.0, 0.0, None]
 
 
-def test_without_the_teachers_file_there_are_only_the_answers_that_were_kept(run: RunFolder) -> None:
-    Path(run.record()["teacher"]["path"]).unlink()
-    calibration = Calibration.model_validate(CALIBRATION)
-    (record,) = fidelity.fidelity(run, calibration=calibration).values()
+def test_without_the_teachers_file_there_are_only_the_answers_that_were_kept(unsure: RunFolder) -> None:
+    Path(unsure.record()["teacher"]["path"]).unlink()
+    (record,) = fidelity.fidelity(unsure, calibration=FITTED, accuracy=0.9).values()
     assert list(record["probes"]) == ["held_out"]
-    assert (record["estimate"], record["why"]) == (None, "without the teacher's file there is no noisy")
+    assert record["estimate"]["accuracy"] == 0.9
 
 
-def test_an_estimate_is_the_logistic_of_weighted_logits(run: RunFolder) -> None:
-    calibration = Calibration.model_validate(CALIBRATION)
-    middle, low, high = calibration.estimate({"held_out": 0.8, "noisy": 0.6})
-    wanted = 0.5 + np.log(4) - 0.25 * np.log(1.5)
-    assert logit(middle) == pytest.approx(wanted)
-    assert [float(logit(end)) for end in (low, high)] == pytest.approx([wanted - 0.4, wanted + 0.4])
-    (record,) = fidelity.fidelity(run, calibration=calibration).values()
+def test_an_estimate_is_of_the_curve_and_the_teachers_accuracy(unsure: RunFolder) -> None:
+    (record,) = fidelity.fidelity(unsure, calibration=FITTED, accuracy=0.9).values()
+    held = unsure.held_out()
+    alike = held.codes.reshape(400, 4).argmax(1) == held.logits.argmax(1)
+    curve = Curve.fitted(held.logits, alike)
+    assert record["curve"] == curve.model_dump()
+    middle, *ends = FITTED.estimate(curve, 0.9)
+    assert record["estimate"] == {"agreement": middle, "interval": ends, "accuracy": 0.9}
     assert record["why"] is None
-    assert record["estimate"]["interval"][0] < record["estimate"]["agreement"] < record["estimate"]["interval"][1]
+    (better,) = fidelity.fidelity(unsure, calibration=FITTED, accuracy=0.99).values()
+    assert better["estimate"]["agreement"] > middle
+
+
+def test_what_a_run_was_told_of_its_teacher_counts(unsure: RunFolder) -> None:
+    record = unsure.record()
+    write_json(unsure.record_file, record | {"settings": record["settings"] | {"teacher_accuracy": 0.8}})
+    (told,) = fidelity.fidelity(unsure, calibration=FITTED).values()
+    assert told["estimate"]["accuracy"] == 0.8
+    again = fidelity.of_held_out(unsure, lambda images: images.reshape(len(images), 4), FITTED)
+    assert again["estimate"] == told["estimate"]
+
+
+@pytest.mark.parametrize(
+    ("accuracy", "why"), [(None, "Tell by --teacher-accuracy"), (0.2, "more often than by chance, 25.00 %")]
+)
+def test_why_there_is_no_estimate(unsure: RunFolder, accuracy: float | None, why: str) -> None:
+    (record,) = fidelity.fidelity(unsure, calibration=FITTED, accuracy=accuracy).values()
+    assert record["estimate"] is None
+    assert why in record["why"]
+    assert record["curve"] is not None
 
 
 def test_probes_of_the_generator_and_of_unseen_procedural_images(run: RunFolder, make_picker: Make) -> None:
@@ -115,12 +151,11 @@ def test_probes_of_the_generator_and_of_unseen_procedural_images(run: RunFolder,
     assert record["probes"]["mixed"]["agreement"] == 1.0
 
 
-def test_classes_are_estimated_by_the_shift_of_all(run: RunFolder, make_picker: Make) -> None:
-    run.student_onnx.write_bytes(make_picker("half.onnx", shift=0).read_bytes())
-    (record,) = fidelity.fidelity(run, calibration=Calibration.model_validate(CALIBRATION)).values()
-    moved = logit(record["estimate"]["agreement"]) - logit(1.0)
-    assert logit(record["per_class"][0]["estimate"]) == pytest.approx(logit(1.0) + moved)
-    assert record["per_class"][3]["estimate"] is None
+def test_classes_are_estimated_by_the_shift_of_all(unsure: RunFolder) -> None:
+    (record,) = fidelity.fidelity(unsure, calibration=FITTED, accuracy=0.9).values()
+    moved = logit(record["estimate"]["agreement"]) - logit(record["probes"]["held_out"]["agreement"])
+    one = record["per_class"][0]
+    assert logit(one["estimate"]) == pytest.approx(logit(one["agreement"]) + moved)
     assert "real images" in fidelity.class_rows({"a": record})[0][2]
 
 
@@ -140,7 +175,7 @@ def test_pixels_of_an_image_are_related() -> None:
     assert told["interval"][1] - told["interval"][0] > 0.3
 
 
-@pytest.mark.parametrize("wrong", [{"schema": "x"}, {"weights": {"other": 1.0}}, {"bias": None}, {"more": 1}])
+@pytest.mark.parametrize("wrong", [{"schema": "x"}, {"reach": -1.0}, {"bias": None}, {"more": 1}])
 def test_what_is_no_calibration_is_refused(call: Call, run: RunFolder, tmp_path: Path, wrong: dict[str, Any]) -> None:
     file = tmp_path / "calibration.json"
     write_json(file, CALIBRATION | wrong)
@@ -149,15 +184,22 @@ def test_what_is_no_calibration_is_refused(call: Call, run: RunFolder, tmp_path:
     assert str(file) in refused.err
 
 
-def test_the_command_tells_probes_and_what_it_cannot_know(call: Call, run: RunFolder, tmp_path: Path) -> None:
-    shown = call("eval", run.path, "--no-data")
-    assert shown.code == 0
-    assert "student.onnx  held out" in shown.out
-    assert "no estimate for real images: no calibration was given" in shown.err
-    assert "the student hardly saw classes 3" in shown.err
+def test_the_command_tells_probes_and_what_it_cannot_know(call: Call, unsure: RunFolder, tmp_path: Path) -> None:
     file = tmp_path / "calibration.json"
     write_json(file, CALIBRATION)
-    assert "real images, estimated" in call("eval", run.path, "--no-data", "--calibration", file).out
+    run = unsure
+    shown = call("eval", run.path, "--no-data", "--calibration", file)
+    assert shown.code == 0
+    assert "student.onnx  held out" in shown.out
+    assert "no estimate for real images: how often is the teacher right on them" in shown.err
+    told = call("eval", run.path, "--no-data", "--calibration", file, "--teacher-accuracy", "90 %")
+    assert "real images, estimated" in told.out
+    for wrong, allowed in (("1.2", "0.9, 90 %"), ("0", "0.93, 93 %"), ("high", "0.9, 90 %")):
+        refused = call("eval", run.path, "--no-data", "--teacher-accuracy", wrong)
+        assert refused.code == 2
+        assert allowed in refused.err
+    refused = call("eval", run.path, "--data", "x.npz", "--teacher-accuracy", "0.9")
+    assert (refused.code, "--teacher-accuracy: labels tell" in refused.err) == (2, True)
     both = call("eval", run.path, "--no-data", "--data", "x.npz")
     assert (both.code, both.err) == (
         2,
@@ -180,31 +222,32 @@ def fit() -> ModuleType:
     return module
 
 
-def triples(count: int, offset: float = 0.7, noise: float = 0.1) -> list[dict[str, Any]]:
-    """Made up: agreement on real images is that on probes, moved by an offset in logits, and noise."""
+def triples(count: int, offset: float = -0.7, noise: float = 0.1) -> list[dict[str, Any]]:
+    """Made up: agreement on real images is what was to be expected, moved by an offset in logits, and noise."""
     random = np.random.default_rng(0)
     found = []
     for number in range(count):
-        base = random.normal(0.8, 0.8)
-        inputs = base + random.normal(0, 0.15, size=2)
-        true = inputs.mean() + offset + random.normal(0, noise)
-        shares = 1 / (1 + np.exp(-np.array([*inputs, true])))
+        curve, accuracy = (
+            Curve(intercept=random.normal(-0.5, 0.5), slope=random.uniform(0.5, 2)),
+            random.uniform(0.8, 0.98),
+        )
+        true = float(logit(curve.expected(accuracy))) + offset + random.normal(0, noise)
         told = {"pair": "p", "student": "s", "minutes": 1, "file": "f", "dataset": f"set {number % 4}"}
-        found.append(told | {"probes": {"held_out": shares[0], "noisy": shares[1]}, "true": shares[2]})
+        told |= {"curve": curve.model_dump(), "teacher_accuracy": accuracy}
+        found.append(told | {"true": 1 / (1 + np.exp(-true))})
     return found
 
 
 def test_a_fit_finds_what_the_triples_were_made_by(fit: ModuleType) -> None:
     found = fit.fitted(triples(400, noise=0.02))
-    assert found.bias == pytest.approx(0.7, abs=0.05)
-    assert list(found.weights.values()) == pytest.approx([0.5, 0.5], abs=0.05)
+    assert found.bias == pytest.approx(-0.7, abs=0.01)
     assert found.datasets == ("set 0", "set 1", "set 2", "set 3")
 
 
 def test_every_data_set_counts_alike(fit: ModuleType) -> None:
     many = triples(40)
     twice = many + [one for one in many if one["dataset"] == "set 0"] * 5
-    assert fit.fitted(twice).bias == pytest.approx(fit.fitted(many).bias, abs=0.05)
+    assert fit.fitted(twice).bias == pytest.approx(fit.fitted(many).bias)
     assert fit.fitted([one | {"dataset": "a"} for one in twice]).bias != pytest.approx(fit.fitted(many).bias, abs=1e-3)
 
 
