@@ -147,7 +147,9 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--out", type=Path, default=PACKAGE / "fidelity.json", help="where edgekd looks for it")
     told = parser.parse_args()
-    triples = json.loads((RESULTS / "fidelity.json").read_text())["triples"]
+    every = json.loads((RESULTS / "fidelity.json").read_text())["triples"]
+    triples = [one for one in every if one["curve"]]
+    print(f"{len(every) - len(triples)} of {len(every)} have too few held-out images for a curve")
     datasets = {one["dataset"] for one in triples}
     if len(datasets) < LEAST_DATASETS:
         raise SystemExit(f"triples of {len(datasets)} data sets: at least {LEAST_DATASETS}, or none can be left out")

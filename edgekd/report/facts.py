@@ -250,6 +250,11 @@ class Facts:
             found[label] = choices(own, held.task) == theirs
         return found
 
+    def probed(self, row: Row) -> Mapping[str, Any]:
+        """What `eval --no-data` told of a model's file as it is now."""
+        record = part(self.fidelity, "models", row.file)
+        return record if deep(record, "model", "sha256") == row.sha256 else {}
+
     def agreement(self, label: str) -> tuple[float, float, float] | None:
         """Share of held-out questions that a student answers as the teacher does, with the ends of its 95 % interval.
 

@@ -9,7 +9,7 @@ from onnx import ModelProto, numpy_helper
 from edgekd import onnx_file, units
 from edgekd.codes import Codes
 from edgekd.report.charts import bar
-from edgekd.report.facts import STUDENTS, Facts, deep, number, part
+from edgekd.report.facts import STUDENTS, Facts, number, part
 from edgekd.report.models import KIND, TITLES
 from edgekd.report.pictures import embedded, filters, listed, mean_image, strip
 from edgekd.run_folder import learned_from
@@ -101,9 +101,7 @@ def on_probes(facts: Facts) -> Node | None:
     """Agreement on what was made of held-out images, of the files as they are now, as `eval --no-data` told it."""
     body: list[Cells] = []
     for row in facts.rows[1:]:
-        record = part(facts.fidelity, "models", row.file)
-        if not record or deep(record, "model", "sha256") != row.sha256:
-            continue
+        record = facts.probed(row)
         for name in part(record, "probes"):
             share = number(record, "probes", name, "agreement")
             if share is not None:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from typing import Any
 
 from edgekd import units
 from edgekd.report.charts import bar, whisker
@@ -49,6 +50,8 @@ def _sentence(facts: Facts, best: Row) -> list[Child]:
         told.append(f", the teacher on {units.write_share(before)}" if before is not None else "")
     if agreed is not None:
         told.append(f", and agrees with the teacher on {units.write_share(agreed[0])} of held-out generated ones")
+    if (estimated := number(facts.probed(best), "estimate", "agreement")) is not None:
+        told.append(f", by estimate on {units.write_share(estimated)} of real ones")
     return [*told, ". ", *([] if accuracy is not None else [CAVEAT])]
 
 
@@ -133,8 +136,17 @@ def _agreement(facts: Facts, row: Row) -> tuple[str, float | None]:
     return f"{units.write_share(found[0])} [{100 * found[1]:.1f}, {100 * found[2]:.1f}]", None
 
 
+def _estimated(facts: Facts, row: Row) -> tuple[str, float | None]:
+    return _share(facts.probed(row), "estimate", "agreement")
+
+
 def _accuracy(_: Facts, row: Row) -> tuple[str, float | None]:
-    share, ends = number(row.evaluated, "accuracy"), deep(row.evaluated, "interval")
+    return _share(row.evaluated, "accuracy")
+
+
+def _share(record: Mapping[str, Any], *keys: str) -> tuple[str, float | None]:
+    """A share with the interval beside it; it has no ratio to the teacher's."""
+    share, ends = number(record, *keys), deep(record, *keys[:-1], "interval")
     if share is None:
         return "–", None
     between = f" [{100 * ends[0]:.1f}, {100 * ends[1]:.1f}]" if isinstance(ends, list) and len(ends) == 2 else ""
@@ -161,6 +173,7 @@ _FIGURES: dict[str, Tell] = {
     "mean IoU": lambda _, row: (_plain(units.write_share, number(row.evaluated, "mean_iou"))[0], None),
     "agreement with the teacher": _real_agreement,
     "agreement, generated images [95 %]": _agreement,
+    "agreement, real images, estimated [90 %]": _estimated,
 }
 
 
