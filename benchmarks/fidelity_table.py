@@ -19,7 +19,8 @@ def fidelity() -> str:
         rows.append((name, str(one["triples"]), f"{one['median_points']:.1f} points", *shares))
     shares = (f"{100 * found[key]:.0f} %" for key in ("within_3_points", "covered"))
     rows.append(("**mean of data sets**", str(found["triples"]), "–", *shares))
-    low, high = (1 / (1 + math.exp(-(math.log(9) + sign * found["reach"]))) for sign in (-1, 1))
+    reach = found["promised_reach"] or found["reach"]
+    low, high = (1 / (1 + math.exp(-(math.log(9) + sign * reach))) for sign in (-1, 1))
     told = f"The interval about an estimate of 90 % reaches from {100 * low:.0f} to {100 * high:.0f} %."
     ranks = f"Ranks of estimates and truths correlate with {found['rank_correlation']:.2f}."
     table = "\n".join("| " + " | ".join(cells) + " |" for cells in rows)

@@ -130,7 +130,8 @@ def drawn(found: dict[str, Any], path: Path) -> None:
     axes.fill_between([0, 1], [-WITHIN, 1 - WITHIN], [WITHIN, 1 + WITHIN], color="#dddddd", linewidth=0)
     ends = np.linspace(0.001, 0.999, 200)
     for sign in (-1, 1):
-        moved = 1 / (1 + np.exp(-(np.log(ends / (1 - ends)) + sign * found["reach"])))
+        reach = found["promised_reach"] or found["reach"]
+        moved = 1 / (1 + np.exp(-(np.log(ends / (1 - ends)) + sign * reach)))
         axes.plot(ends, moved, color="#888888", linewidth=0.8, linestyle=":")
     for dataset in found["datasets"]:
         own = [one for one in found["scatter"] if one["dataset"] == dataset]
