@@ -205,7 +205,7 @@ def _seen(
     curve = None
     try:
         curve = _curve(alike, held)
-        estimate, why = _estimated(curve, calibration, accuracy, held.logits.shape[1]), None
+        estimate, why = _estimated(curve, calibration, accuracy, 1 / held.logits.shape[1]), None
     except NoEstimate as reason:
         estimate, why = None, str(reason)
     if estimate:
@@ -219,15 +219,14 @@ def _curve(alike: NDArray[np.bool_], held: HeldOut) -> Curve:
     return Curve.fitted(held.logits, alike[:, 0])
 
 
-def _estimated(curve: Curve, calibration: Calibration | None, accuracy: float | None, options: int) -> dict[str, Any]:
+def _estimated(curve: Curve, calibration: Calibration | None, accuracy: float | None, chance: float) -> dict[str, Any]:
     if calibration is None:
         raise NoEstimate("no calibration was given; see benchmarks/fidelity")
     if accuracy is None:
         raise NoEstimate("how often is the teacher right on them, as its maker says? Tell by --teacher-accuracy")
-    if not 1 / options < accuracy < 1:
-        chance = units.write_share(1 / options)
-        raise NoEstimate(f"a teacher is right more often than by chance, {chance}, and not always")
-    middle, *ends = calibration.estimate(curve, accuracy)
+    if not chance < accuracy < 1:
+        raise NoEstimate(f"a teacher is right more often than by chance, {units.write_share(chance)}, and not always")
+    middle, *ends = calibration.estimate(curve.expected(accuracy))
     return {"agreement": middle, "interval": ends, "accuracy": accuracy}
 
 

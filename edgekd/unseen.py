@@ -8,9 +8,9 @@ Whether a student follows its teacher on an image depends above all on how sure 
    of c is near its accuracy a (equal for a calibrated one: Guo et al., ICML 2017). With nothing else known g is taken
    to be exponential, which of all distributions on the half line says least beyond its mean; then `1 - c` is
    Beta((1 - a) / a, 1). The mean of the curve over it is what to expect (`Curve.expected`).
-3. A real image is harder to follow on than a generated one of which the teacher is as sure. By how much was fitted, as
-   one number in logits, on teachers, students and data sets for which both are known (`benchmarks/fidelity/`), and so
-   was the reach of the interval (`Calibration`).
+3. A real image is harder to follow on than a generated one of which the teacher is as sure. By how much is one number
+   in logits, fitted on teachers, students and data sets for which all is known (`benchmarks/fidelity/`); and so is the
+   reach of the interval (`Calibration`).
 """
 
 from __future__ import annotations
@@ -30,8 +30,10 @@ EDGE = 0.001
 """Shares are kept so far from 0 and 1 before their logit is taken."""
 SUREST = 1e-4
 """A teacher is taken to be unsure by at least so much: beyond it nothing differs any more."""
-LEAST = 100
-"""Images that a curve takes."""
+LEAST = 200
+"""Held-out images that a curve takes."""
+FOLLOWED = 0.6
+"""Of them that a student has to follow its teacher on. One that has not learned yet is on real images as on none."""
 _RIDGE, _PARTS, _ROUNDS = 0.01, 2000, 50
 
 Floats = NDArray[np.floating]
@@ -56,10 +58,13 @@ class Curve(Record):
             alike: whether the student chose as it did, `[N]`.
 
         Raises:
-            NoEstimate: too few images, or a teacher that is equally sure of all of them.
+            NoEstimate: too few images, or too few that are alike, or a teacher that is equally sure of all of them.
         """
         if len(alike) < LEAST:
-            raise NoEstimate(f"{len(alike)} held-out images are too few, it takes {LEAST}")
+            raise NoEstimate(f"{len(alike)} held-out images are too few, it takes {LEAST}: distil for longer")
+        if alike.mean() < FOLLOWED:
+            told = f"the student agrees on {alike.mean():.0%} of held-out images, it takes {FOLLOWED:.0%}"
+            raise NoEstimate(f"{told}: distil for longer")
         sure = sureness(confidence(logits))
         if sure.std() < SUREST:
             raise NoEstimate("the teacher does not tell how sure it is")
@@ -96,9 +101,9 @@ class Calibration(Record):
     triples: int
     datasets: tuple[str, ...]
 
-    def estimate(self, curve: Curve, accuracy: float) -> tuple[float, float, float]:
-        """Agreement on the unseen real images, and the ends of its interval."""
-        middle = float(logit(curve.expected(accuracy))) + self.bias
+    def estimate(self, expected: float) -> tuple[float, float, float]:
+        """Agreement on the unseen real images, and the ends of its interval, of what `Curve.expected` says."""
+        middle = float(logit(expected)) + self.bias
         low, mid, high = map(float, _logistic(middle + np.array([-self.reach, 0.0, self.reach])))
         return mid, low, high
 

@@ -2,8 +2,9 @@
 
     python benchmarks/fidelity/fit.py           # prints and draws what was found; writes the calibration if it may
 
-What to expect is `edgekd.unseen.Curve.expected` by the teacher's accuracy. The step is one number, the mean of what is
-missing in logits on the triples of `measure.py`; every data set counts alike, however many triples it has.
+What to expect is `edgekd.unseen.Curve.expected` by the teacher's accuracy. The step is one number in logits, that by
+which the estimates of the triples of `measure.py` are off by the fewest points; every data set counts alike, however
+many triples it has, and one on which students fail altogether does not move the others' estimates as a mean would.
 How good it is comes from data sets that were left out whole: for each, the others fit it, and its triples are
 estimated. The reach of the interval is a quantile of what those missed, for a data set that is not among them
 (hierarchical conformal prediction: Dunn, Wasserman and Ramdas, JASA 2023; Lee, Barber and Willett, 2023): of K data
@@ -25,29 +26,38 @@ from typing import Any
 import numpy as np
 
 from edgekd.run_folder import write_json
-from edgekd.unseen import Calibration, Curve, logit
+from edgekd.unseen import FOLLOWED, LEAST, Calibration, Curve, logit
 
 RESULTS = Path(__file__).resolve().parents[1] / "results"
 PACKAGE = Path(__file__).resolve().parents[2] / "edgekd"
 SCHEMA = "edgekd.fidelity-calibration/2"
 LEAST_DATASETS, COVERED = 3, 0.9
+STEPS = np.linspace(-8, 4, 1201)
+"""In logits: those that are tried."""
 WITHIN, OFTEN = 0.03, 0.8
 
 Triples = Sequence[dict[str, Any]]
 
 
-def lacking(triple: dict[str, Any]) -> float:
-    """What has to be added to what is to be expected, in logits, for the truth to come out."""
-    expected = Curve.model_validate(triple["curve"]).expected(triple["teacher_accuracy"])
-    return float(logit(triple["true"]) - logit(expected))
+def usable(triple: dict[str, Any]) -> bool:
+    """Whether its student learned enough for an estimate."""
+    enough = triple["held_out"] >= LEAST and triple["probes"]["held_out"] >= FOLLOWED
+    return triple["curve"] is not None and enough
+
+
+def expected(triple: dict[str, Any]) -> float:
+    """What is to be expected of real images: what a calibration takes."""
+    return Curve.model_validate(triple["curve"]).expected(triple["teacher_accuracy"])
 
 
 def fitted(triples: Triples, reach: float = 0.0) -> Calibration:
     """The calibration of all the triples that are given."""
+    known, true = logit(np.array([expected(one) for one in triples])), np.array([one["true"] for one in triples])
     counts = Counter(one["dataset"] for one in triples)
-    bias = sum(lacking(one) / counts[one["dataset"]] for one in triples) / len(counts)
-    told = {"schema": SCHEMA, "bias": bias, "reach": reach, "triples": len(triples), "datasets": sorted(counts)}
-    return Calibration.model_validate(told)
+    share = np.array([1 / counts[one["dataset"]] / len(counts) for one in triples])
+    off = np.abs(1 / (1 + np.exp(-(known + STEPS[:, None]))) - true)
+    told = {"schema": SCHEMA, "bias": STEPS[(off @ share).argmin()], "reach": reach}
+    return Calibration.model_validate(told | {"triples": len(triples), "datasets": sorted(counts)})
 
 
 def left_out(triples: Triples) -> list[dict[str, Any]]:
@@ -56,7 +66,7 @@ def left_out(triples: Triples) -> list[dict[str, Any]]:
     for dataset in sorted({one["dataset"] for one in triples}):
         calibration = fitted([one for one in triples if one["dataset"] != dataset])
         for one in (one for one in triples if one["dataset"] == dataset):
-            estimate = calibration.estimate(Curve.model_validate(one["curve"]), one["teacher_accuracy"])[0]
+            estimate = calibration.estimate(expected(one))[0]
             missed = abs(float(logit(estimate) - logit(one["true"])))
             found.append(one | {"estimate": estimate, "missed": missed})
     return found
@@ -149,8 +159,8 @@ def main() -> None:
     parser.add_argument("--out", type=Path, default=PACKAGE / "fidelity.json", help="where edgekd looks for it")
     told = parser.parse_args()
     every = json.loads((RESULTS / "fidelity.json").read_text())["triples"]
-    triples = [one for one in every if one["curve"]]
-    print(f"{len(every) - len(triples)} of {len(every)} have too few held-out images for a curve")
+    triples = [one for one in every if usable(one)]
+    print(f"{len(every) - len(triples)} of {len(every)} are of students that learned too little for an estimate")
     datasets = {one["dataset"] for one in triples}
     if len(datasets) < LEAST_DATASETS:
         raise SystemExit(f"triples of {len(datasets)} data sets: at least {LEAST_DATASETS}, or none can be left out")

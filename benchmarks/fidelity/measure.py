@@ -1,7 +1,7 @@
 """Triples of teacher, student and data set: what a student does on probes, and what it does on real images.
 
     python benchmarks/fidelity/measure.py                     # those that are missing, one after the other
-    python benchmarks/fidelity/measure.py --minutes 0.2 8     # students of other quality, too
+    python benchmarks/fidelity/measure.py --minutes 15 --seeds 1  # better students, others
     python benchmarks/fidelity/measure.py --again             # no new ones: other probes, say, of the runs at hand
 
 Each is distilled without data, exported with INT8, measured on probes by `edgekd.fidelity`, and then on the test images
@@ -131,7 +131,7 @@ def written(kept: list[dict[str, Any]]) -> None:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--minutes", type=float, nargs="+", default=[0.5, 2], help="of CPU time")
+    parser.add_argument("--minutes", type=float, nargs="+", default=[2, 6], help="of CPU time")
     parser.add_argument("--seeds", type=int, nargs="+", default=[0])
     parser.add_argument("--pairs", nargs="+", choices=list(PAIRS), default=list(PAIRS))
     parser.add_argument("--folder", type=Path, default=ROOT / "runs/fidelity")
