@@ -30,6 +30,7 @@ bench: $(INSTALLED)
 	$(BIN)/pip install --quiet --disable-pip-version-check --editable ".[benchmarks]"
 	$(BIN)/python benchmarks/first_light.py
 	$(BIN)/python benchmarks/distill/run.py
+	$(BIN)/python benchmarks/distill/two_cores.py
 
 # The last command says by its exit code whether a calibration may be shipped; that none may is a result.
 fidelity: $(INSTALLED)

@@ -42,13 +42,13 @@ GLANCE = 2.0
 """Seconds between looks at whether a run has written a new state of its student."""
 
 
-def fingerprint(row: Row, method: str, minutes: float) -> dict[str, Any]:
-    """What decides a run, but for its seed and edgekd's code."""
+def fingerprint(row: Row, method: str) -> dict[str, Any]:
+    """What decides a run, but for its time, its seed and edgekd's code."""
     unread = {"unread": list(UNREAD)} if method == REAL else {}
     of_method = find_method("edgekd" if method == REAL else method)
     recipe = of_method.recipe.model_dump(exclude_defaults=True, exclude=set(*unread.values()))
     told = unread | {"teacher": row.teacher_sha256(), "folded": row.folded, "student": row.student}
-    return told | {"cpu_minutes": minutes, "recipe": recipe}
+    return told | {"recipe": recipe}
 
 
 @contextmanager
@@ -81,14 +81,14 @@ def state_accuracy(run: RunFolder, weights: Path, test: data.Split) -> float:
     return accuracy(load_student(record, weights), record["teacher"]["low"], record["teacher"]["high"], test)
 
 
-def distilled(row: Row, method: str, seed: int, minutes: float, folder: Path) -> dict[str, Any]:
-    """One run, from the teacher's file to the accuracy of the student's."""
+def distilled(row: Row, method: str, seed: int, clock: Sequence[object], folder: Path) -> dict[str, Any]:
+    """One run, from the teacher's file to the accuracy of the student's, with such flags of its time and threads."""
     run, states = RunFolder(folder / "run"), folder / "states"
     shutil.rmtree(run.path, ignore_errors=True)
     states.mkdir(exist_ok=True)
-    told = ["--method", method, "--student", row.student, "--minutes", minutes, "--clock", "cpu", "--seed", seed]
+    told = ["--method", method, "--student", row.student, "--seed", seed, *clock]
     with snapshots(run, states) as taken:
-        record, wall = edgekd("distill", row.teacher_file(folder), "--out", run.path, "--threads", 1, *told)
+        record, wall = edgekd("distill", row.teacher_file(folder), "--out", run.path, *told)
     evaluated = measured(run.path, data.write_test(row.data, folder / "test.npz"))
     test = data.load(row.data)[1]
     lines = [json.loads(line) for line in run.metrics_file.read_text().splitlines()]
@@ -124,8 +124,9 @@ class Comparison:
         _, name, _, method = cell.place
         if method == REAL:
             return yardstick(name, cell.seed, cell.minutes)
+        clock = ("--minutes", cell.minutes, "--clock", "cpu", "--threads", 1)
         try:
-            return distilled(ROWS[name], method, cell.seed, cell.minutes, folder)
+            return distilled(ROWS[name], method, cell.seed, clock, folder)
         except subprocess.CalledProcessError as error:  # it said why on stderr; losses that are not finite, for one
             return {"failed": error.returncode}
 
@@ -141,7 +142,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     cells = []
     for seed, name, method in itertools.product(range(given.seeds), given.rows, given.methods):
         minutes = given.minutes or ROWS[name].minutes
-        told = fingerprint(ROWS[name], method, minutes)
+        told = fingerprint(ROWS[name], method) | {"cpu_minutes": minutes}
         cells.append(Cell(("rows", name, "methods", method), seed, told, minutes))
     fill(Comparison(), cells, given.cores, given.most)
     subprocess.run([sys.executable, ROOT / "benchmarks/distill/plot.py"], check=True)
