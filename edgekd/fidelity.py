@@ -36,7 +36,7 @@ from edgekd.codes import Codes, from_codes, to_codes
 from edgekd.errors import BadRun
 from edgekd.inference import fed
 from edgekd.quantize import Generated
-from edgekd.run_folder import HeldOut, RunFolder, task_of, write_json
+from edgekd.run_folder import HeldOut, RunFolder, learned_alone, task_of, write_json
 from edgekd.scoring import interval
 from edgekd.tasks import choices
 from edgekd.teachers import answers
@@ -204,7 +204,7 @@ def _seen(
         accuracy = record["settings"].get("teacher_accuracy")
     curve = None
     try:
-        curve = _curve(alike, held)
+        curve = _curve(alike, held, own=learned_alone(record))
         estimate, why = _estimated(curve, calibration, accuracy, 1 / held.logits.shape[1]), None
     except NoEstimate as reason:
         estimate, why = None, str(reason)
@@ -213,9 +213,11 @@ def _seen(
     return found | {"curve": curve.model_dump() if curve else None, "estimate": estimate, "why": why}
 
 
-def _curve(alike: NDArray[np.bool_], held: HeldOut) -> Curve:
+def _curve(alike: NDArray[np.bool_], held: HeldOut, *, own: bool) -> Curve:
     if held.task != "classes" or held.codes.dtype != np.uint8:
         raise NoEstimate("it is made for images of one class each")
+    if own:
+        raise NoEstimate("the held-out images are real ones: on others like them expect the same share")
     return Curve.fitted(held.logits, alike[:, 0])
 
 

@@ -1,4 +1,4 @@
-"""Run jobs side by side, one on each core: all of them are counted in CPU time, so none costs another anything."""
+"""Run jobs side by side, each on cores of its own: those that are counted in CPU time then cost each other nothing."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ from collections.abc import Callable, Iterable
 Job = Callable[[], None]
 
 
-def abreast(jobs: Iterable[Job], cores: int) -> None:
-    """Run jobs, begun in order, each with the processes it starts on one of so many cores.
+def abreast(jobs: Iterable[Job], at_once: int) -> None:
+    """Run jobs, begun in order, so many at once, each with the processes it starts on its share of the cores.
 
     Raises:
         Exception: what a job raised first; those that had begun are ended before, the others never begin.
@@ -21,8 +21,8 @@ def abreast(jobs: Iterable[Job], cores: int) -> None:
         waiting.put(job)
     failures: list[Exception] = []
 
-    def work(core: int) -> None:
-        os.sched_setaffinity(0, {core})  # of this thread, and of what it starts
+    def work(cores: set[int]) -> None:
+        os.sched_setaffinity(0, cores)  # of this thread, and of what it starts
         while not failures:
             try:
                 waiting.get_nowait()()
@@ -31,7 +31,9 @@ def abreast(jobs: Iterable[Job], cores: int) -> None:
             except Exception as error:  # told by the thread that waits for all
                 failures.append(error)
 
-    workers = [threading.Thread(target=work, args=(core,)) for core in sorted(os.sched_getaffinity(0))[:cores]]
+    there = sorted(os.sched_getaffinity(0))
+    shares = [set(there[first::at_once]) for first in range(min(at_once, len(there)))]
+    workers = [threading.Thread(target=work, args=(cores,)) for cores in shares]
     for worker in workers:
         worker.start()
     for worker in workers:

@@ -63,7 +63,7 @@ class Table(Protocol):
         """Write into the result, which has `told` and `seeds` at the cell's place, what readers want: goals, means."""
 
 
-def fill(table: Table, cells: Iterable[Cell], cores: int, minutes: float = float("inf")) -> None:
+def fill(table: Table, cells: Iterable[Cell], at_once: int, minutes: float = float("inf")) -> None:
     """Measure what is not known yet, so many runs at a time; begin none that would end later than in `minutes`."""
     end, writing = time.monotonic() + 60 * minutes, threading.Lock()
 
@@ -76,7 +76,7 @@ def fill(table: Table, cells: Iterable[Cell], cores: int, minutes: float = float
             _enter(table, cell, found)
         print(*cell.place[1:], cell.seed, json.dumps(found), file=sys.stderr, flush=True)
 
-    abreast((partial(one, cell) for cell in cells), cores)
+    abreast((partial(one, cell) for cell in cells), at_once)
 
 
 def _result(table: Table) -> Found:

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
+import threading
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -47,24 +49,41 @@ def cells(monkeypatch: pytest.MonkeyPatch) -> Any:
 
 def test_a_cell_is_measured_once(table: Counted, cells: Any) -> None:
     wanted = [cells.Cell(("rows", name), seed, {"rate": 1}, 0.0) for seed in (1, 0) for name in ("a", "b")]
-    cells.fill(table, wanted[:3], cores=1)
-    cells.fill(table, wanted, cores=1)
+    cells.fill(table, wanted[:3], at_once=1)
+    cells.fill(table, wanted, at_once=1)
     assert table.measured == [("a", 1), ("b", 1), ("a", 0), ("b", 0)]
     result = json.loads(table.path.read_text())
     assert list(result["rows"]["a"]["seeds"]) == ["0", "1"]
     assert result["rows"]["title"] == "counted"
 
 
+@pytest.mark.skipif(not hasattr(os, "sched_getaffinity"), reason="cores cannot be chosen here")
+@pytest.mark.parametrize("at_once", [1, 2])
+def test_runs_share_the_cores_evenly(cells: Any, at_once: int) -> None:
+    there, begun = os.sched_getaffinity(0), threading.Barrier(at_once)
+    if at_once > len(there):
+        pytest.skip("there are too few cores")
+    seen: list[set[int]] = []
+
+    def job() -> None:
+        begun.wait(timeout=60)  # or one of them might take all the jobs
+        seen.append(os.sched_getaffinity(0))
+
+    cells.abreast([job] * at_once, at_once)
+    assert set().union(*seen) == there
+    assert sum(map(len, seen)) == len(there)
+
+
 def test_what_was_measured_otherwise_is_dropped(table: Counted, cells: Any) -> None:
-    cells.fill(table, [cells.Cell(("rows", name), 0, {"rate": 1}, 0.0) for name in ("a", "b")], cores=1)
-    cells.fill(table, [cells.Cell(("rows", "a"), 1, {"rate": 2}, 0.0)], cores=1)
+    cells.fill(table, [cells.Cell(("rows", name), 0, {"rate": 1}, 0.0) for name in ("a", "b")], at_once=1)
+    cells.fill(table, [cells.Cell(("rows", "a"), 1, {"rate": 2}, 0.0)], at_once=1)
     result = json.loads(table.path.read_text())
     assert result["rows"]["a"] == {"told": {"rate": 2}, "seeds": {"1": {"number": 3}}}
     assert result["rows"]["b"]["seeds"] == {"0": {"number": 2}}
 
 
 def test_nothing_begins_that_would_end_too_late(table: Counted, cells: Any) -> None:
-    cells.fill(table, [cells.Cell(("rows", "a"), 0, {}, 5.0)], cores=1, minutes=4.0)
+    cells.fill(table, [cells.Cell(("rows", "a"), 0, {}, 5.0)], at_once=1, minutes=4.0)
     assert table.measured == []
 
 

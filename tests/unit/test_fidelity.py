@@ -128,6 +128,14 @@ def test_why_there_is_no_estimate(unsure: RunFolder, accuracy: float | None, why
     assert record["curve"] is not None
 
 
+def test_real_samples_that_were_held_out_are_not_taken_for_generated_ones(unsure: RunFolder) -> None:
+    record = unsure.record() | {"samples": {"alone": True, "count": 400}}
+    write_json(unsure.record_file, record)
+    (told,) = fidelity.fidelity(unsure, calibration=FITTED, accuracy=0.9).values()
+    assert (told["estimate"], told["curve"]) == (None, None)
+    assert "expect the same share" in told["why"]
+
+
 def test_probes_of_the_generator_and_of_unseen_procedural_images(run: RunFolder, make_picker: Make) -> None:
     weights = np.full((3, 4), 0.1, np.float32)
     nodes = [
