@@ -15,8 +15,10 @@ The record `edgekd.fidelity/1`:
     per_class  list of {class, n, agreement (null without images), interval} on held-out images; empty but for classes;
                with an estimate also `estimate`: the class's share, moved in logits as that of all is
     seldom     classes of which fewer than ten images were held out
+    loss       null, or the distillation loss at the end of the run
     curve      null, or {intercept, slope}: see `edgekd.unseen`
-    estimate   null, or {agreement, interval (90 %), accuracy (of the teacher, as told)} on unseen real images
+    estimate   null, or {agreement, interval, promised (share of data sets for which it holds), accuracy (of the
+               teacher, as told)} on unseen real images
     why        why there is no estimate, or null
 """
 
@@ -40,7 +42,7 @@ from edgekd.run_folder import HeldOut, RunFolder, learned_alone, task_of, write_
 from edgekd.scoring import interval
 from edgekd.tasks import choices
 from edgekd.teachers import answers
-from edgekd.unseen import Calibration, Curve, NoEstimate, logit
+from edgekd.unseen import LEARNED, Calibration, Curve, NoEstimate, logit
 
 SCHEMA = "edgekd.fidelity/1"
 COLLECTION = "edgekd.fidelities/1"
@@ -158,7 +160,7 @@ def fidelity(
     found = {}
     for file in files.values():
         alike = {name: _answers(file, codes, held) == theirs[name] for name, codes in asked.items()}
-        found[file.name] = _told(file, record, alike, _seen(alike["held_out"], held, record, calibration, accuracy))
+        found[file.name] = _told(file, record, alike, _seen(alike["held_out"], held, run, calibration, accuracy))
     write_json(run.fidelity_file, {"schema": COLLECTION, "models": found})
     return found
 
@@ -190,13 +192,14 @@ def _share(alike: NDArray[np.bool_]) -> dict[str, Any]:
 def _seen(
     alike: NDArray[np.bool_],
     held: HeldOut,
-    record: Mapping[str, Any],
+    run: RunFolder,
     calibration: Calibration | None,
     accuracy: float | None,
 ) -> dict[str, Any]:
     """What held-out images tell beyond one share: that of each class, classes hardly seen, the run's collapses, and
     what is to be expected of real images.
     """
+    record, loss = run.record(), loss_at_end(run)
     classes = _by_class(alike, choices(held.logits, held.task), held.logits.shape[1]) if held.task == "classes" else []
     seldom = [one["class"] for one in classes if one["n"] < FEW]
     found = {"per_class": classes, "seldom": seldom, "collapses": (record.get("progress") or {}).get("collapses")}
@@ -205,12 +208,13 @@ def _seen(
     curve = None
     try:
         curve = _curve(alike, held, own=learned_alone(record))
-        estimate, why = _estimated(curve, calibration, accuracy, 1 / held.logits.shape[1]), None
+        chance, share = 1 / held.logits.shape[1], float(alike.mean())
+        estimate, why = _estimated(curve, share, loss, calibration, accuracy, chance), None
     except NoEstimate as reason:
         estimate, why = None, str(reason)
     if estimate:
         _estimate_classes(classes, float(logit(estimate["agreement"]) - logit(float(alike.mean()))))
-    return found | {"curve": curve.model_dump() if curve else None, "estimate": estimate, "why": why}
+    return found | {"loss": loss, "curve": curve.model_dump() if curve else None, "estimate": estimate, "why": why}
 
 
 def _curve(alike: NDArray[np.bool_], held: HeldOut, *, own: bool) -> Curve:
@@ -221,15 +225,38 @@ def _curve(alike: NDArray[np.bool_], held: HeldOut, *, own: bool) -> Curve:
     return Curve.fitted(held.logits, alike[:, 0])
 
 
-def _estimated(curve: Curve, calibration: Calibration | None, accuracy: float | None, chance: float) -> dict[str, Any]:
+def _estimated(
+    curve: Curve,
+    share: float,
+    loss: float | None,
+    calibration: Calibration | None,
+    accuracy: float | None,
+    chance: float,
+) -> dict[str, Any]:
+    if loss is None:
+        raise NoEstimate("it is made for students that learned from soft labels, and whose losses were logged")
+    if loss > LEARNED:
+        told = f"its distillation loss came down to {loss:.2f}, it takes {LEARNED:g}"
+        raise NoEstimate(f"the student has not learned well what it was shown: {told}; distil for longer")
     if calibration is None:
         raise NoEstimate("no calibration was given; see benchmarks/fidelity")
     if accuracy is None:
         raise NoEstimate("how often is the teacher right on them, as its maker says? Tell by --teacher-accuracy")
     if not chance < accuracy < 1:
         raise NoEstimate(f"a teacher is right more often than by chance, {units.write_share(chance)}, and not always")
-    middle, *ends = calibration.estimate(curve.expected(accuracy))
-    return {"agreement": middle, "interval": ends, "accuracy": accuracy}
+    middle, *ends = calibration.estimate(curve.expected(accuracy), share, loss)
+    return {"agreement": middle, "interval": ends, "promised": calibration.promised, "accuracy": accuracy}
+
+
+def loss_at_end(run: RunFolder) -> float | None:
+    """How far the student was from its teacher in the last tenth of a run, on what it learned from: Kullback-Leibler
+    divergence times T^2; None where it learns otherwise, or where nothing was logged.
+    """
+    try:
+        told = [line["soft_labels"] for line in run.metrics() if "soft_labels" in line]
+    except BadRun:
+        return None
+    return float(np.mean(told[-max(1, len(told) // 10) :])) if told else None
 
 
 def _by_class(alike: NDArray[np.bool_], theirs: Choices, classes: int) -> list[dict[str, Any]]:
@@ -266,10 +293,10 @@ def of_held_out(
     Raises:
         BadRun: there are no held-out images.
     """
-    held, record = run.held_out(), run.record()
+    held = run.held_out()
     theirs = choices(held.logits, held.task)
     alike = choices(answer(held.images()), held.task) == theirs
-    return {"probes": {"held_out": _share(alike)}, **_seen(alike, held, record, calibration, None)}
+    return {"probes": {"held_out": _share(alike)}, **_seen(alike, held, run, calibration, None)}
 
 
 def cautions(record: Mapping[str, Any]) -> list[str]:
@@ -311,6 +338,7 @@ def rows(records: Mapping[str, Mapping[str, Any]]) -> list[list[str]]:
             ends = units.write_shares(one["interval"])
             table.append([name, probe.replace("_", " "), units.write_share(one["agreement"]), ends, f"{one['n']:,}"])
         if record["estimate"]:
-            ends = units.write_shares(record["estimate"]["interval"]) + " (90 %)"
-            table.append([name, "real images, estimated", units.write_share(record["estimate"]["agreement"]), ends, ""])
+            one = record["estimate"]
+            ends = f"{units.write_shares(one['interval'])} ({100 * one['promised']:.0f} %)"
+            table.append([name, "real images, estimated", units.write_share(one["agreement"]), ends, ""])
     return table

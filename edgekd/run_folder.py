@@ -269,6 +269,26 @@ class RunFolder:
         with atomic(self.procedural_file) as file:
             np.savez_compressed(file, images=codes, unseen=codes[:0] if unseen is None else unseen)
 
+    def metrics(self) -> list[dict[str, float]]:
+        """Lines of numbers, as they were logged; what is no number, or a line that is not whole, is passed by.
+
+        Raises:
+            BadRun: nothing was logged.
+        """
+        try:
+            text = self.metrics_file.read_text(encoding="utf-8", errors="replace")
+        except OSError as error:
+            raise BadRun(f"no round has been logged: {error}", where=self.metrics_file) from error
+        found = []
+        for line in text.splitlines():
+            try:
+                told = json.loads(line)
+            except ValueError:
+                continue
+            if isinstance(told, dict):
+                found.append({str(key): float(value) for key, value in told.items() if is_number(value)})
+        return [line for line in found if "seconds" in line]
+
     def scorer(self) -> list[float] | None:
         """The K weights by which the student's headers are joined; None where it is by their mean.
 
@@ -410,3 +430,8 @@ def learned_from(record: Mapping[str, Any]) -> str:
     if not learned_alone(record):
         return "generated images"
     return "real samples" if record["samples"]["count"] else "random sequences"
+
+
+def is_number(value: object) -> bool:
+    """Whether a value of a record is a finite number."""
+    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)

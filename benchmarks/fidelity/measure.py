@@ -107,7 +107,7 @@ def measured(run: RunFolder, teacher: Path, pair: str, name: str, told: dict[str
     for file, record in fidelity(run, teacher=teacher).items():
         shares = {probe: round(one["agreement"], 6) for probe, one in record["probes"].items()}
         true = round(on_real_images(run, run.path / file, teacher, name), 6)
-        head = {"pair": pair, "dataset": name, **told, "file": file, "curve": record["curve"]}
+        head = {"pair": pair, "dataset": name, **told, "file": file, "loss": record["loss"], "curve": record["curve"]}
         found.append(head | {"probes": shares, "true": true, "held_out": record["probes"]["held_out"]["n"]})
     return found
 
@@ -124,7 +124,7 @@ def wanted(told: argparse.Namespace) -> Iterator[tuple[str, str, float, int]]:
 def written(kept: list[dict[str, Any]]) -> None:
     """Keep what is there so far, and tell the last of it."""
     versions = {"edgekd": edgekd.__version__, "numpy": np.__version__}
-    write_json(RESULTS, {"schema": "edgekd.fidelity-triples/2", "versions": versions, "triples": kept})
+    write_json(RESULTS, {"schema": "edgekd.fidelity-triples/3", "versions": versions, "triples": kept})
     last = kept[-1]
     print(f"{last['pair']} {last['student']}: {last['probes']} true {last['true']:.4f}", flush=True)
 

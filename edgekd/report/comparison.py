@@ -100,7 +100,7 @@ def _spaced(nodes: Sequence[Node]) -> list[Child]:
 def _table(rows: Rows) -> Node:
     heads: list[Child] = ["student", "model", "size", "parameters", "p50", "agrees, generated images [95 %]"]
     estimated, held = any(row["estimate"] for row in rows), any(row["broken"] is not None for row in rows)
-    heads += ["agrees, real images, estimated [90 %]"] * estimated + ["budget"] * held
+    heads += ["agrees, real images, estimated"] * estimated + ["budget"] * held
     body = [_cells(row, estimated, held) for row in rows]
     return table(heads, body, caption="Every model of the sweep, the smallest file first")
 
@@ -112,7 +112,9 @@ def _cells(row: Mapping[str, Any], estimated: bool, held: bool) -> Cells:
     told += [units.write_size(row["bytes"]), units.write_count(row["parameters"]), p50, agreed]
     if estimated:
         one = row["estimate"]
-        told.append(_interval(one["agreement"], one["interval"]) if one else "–")
+        told.append(
+            f"{_interval(one['agreement'], one['interval'])} ({100 * one.get('promised', 0.9):.0f} %)" if one else "–"
+        )
     if held:
         broken = row["broken"]
         told.append(tag("span", f"breaks {', '.join(broken)}" if broken else "met", class_="bad" if broken else "good"))

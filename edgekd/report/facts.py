@@ -6,8 +6,6 @@ so and names the command that makes it; nothing here raises for it.
 
 from __future__ import annotations
 
-import json
-import math
 import sqlite3
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -21,9 +19,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edgekd import inference, onnx_file
-from edgekd.errors import BadInput, EdgekdError
+from edgekd.errors import BadInput, BadRun, EdgekdError
 from edgekd.inference import fed
-from edgekd.run_folder import HeldOut, RunFolder, read_json, task_of
+from edgekd.run_folder import HeldOut, RunFolder, is_number, read_json, task_of
 from edgekd.scoring import interval
 from edgekd.tasks import KINDS, Task, choices
 from edgekd.teachers.classes import class_names
@@ -120,22 +118,11 @@ class Facts:
             return {}
 
     def _metrics(self) -> list[dict[str, float]]:
-        """Lines of numbers; what is no number, or a line that is not whole, is passed by."""
         try:
-            text = self.run.metrics_file.read_text(encoding="utf-8", errors="replace")
-        except OSError:
+            return self.run.metrics()
+        except BadRun:
             self.missing.append(Missing(self.run.metrics_file.name, "not there: no round has been logged"))
             return []
-        found = []
-        for line in text.splitlines():
-            try:
-                told = json.loads(line)
-            except ValueError:
-                continue
-            if isinstance(told, dict):
-                numbers = {str(key): float(value) for key, value in told.items() if is_number(value)}
-                found.append(numbers)
-        return [line for line in found if "seconds" in line]
 
     def _held_out(self) -> HeldOut | None:
         if not self.run.held_out_file.is_file():
@@ -339,11 +326,6 @@ def number(record: Any, *keys: str) -> float | None:
     """A finite number deep in a record, or None."""
     found = deep(record, *keys)
     return float(found) if is_number(found) else None
-
-
-def is_number(value: object) -> bool:
-    """Whether a value of a record is a finite number."""
-    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
 
 
 def shown_name(path: str) -> str:

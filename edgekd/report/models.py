@@ -137,7 +137,9 @@ def _agreement(facts: Facts, row: Row) -> tuple[str, float | None]:
 
 
 def _estimated(facts: Facts, row: Row) -> tuple[str, float | None]:
-    return _share(facts.probed(row), "estimate", "agreement")
+    told, _ = _share(facts.probed(row), "estimate", "agreement")
+    promised = number(facts.probed(row), "estimate", "promised")
+    return told if promised is None else f"{told} ({100 * promised:.0f} %)", None
 
 
 def _accuracy(_: Facts, row: Row) -> tuple[str, float | None]:
@@ -173,7 +175,7 @@ _FIGURES: dict[str, Tell] = {
     "mean IoU": lambda _, row: (_plain(units.write_share, number(row.evaluated, "mean_iou"))[0], None),
     "agreement with the teacher": _real_agreement,
     "agreement, generated images [95 %]": _agreement,
-    "agreement, real images, estimated [90 %]": _estimated,
+    "agreement, real images, estimated": _estimated,
 }
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from edgekd.unseen import Calibration, Curve, NoEstimate, confidence, logit, sureness
+from edgekd.unseen import Calibration, Curve, NoEstimate, confidence, logit, missed, sureness, turned
 
 
 def answered(count: int, intercept: float, slope: float, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
@@ -48,11 +48,30 @@ def test_a_teacher_is_taken_to_be_sure_as_often_as_it_is_right() -> None:
     assert Curve(intercept=0.0, slope=1.0).expected(0.95) == pytest.approx(0.95, abs=0.02)
 
 
-def test_an_estimate_is_moved_in_logits() -> None:
-    told = {"schema": "edgekd.fidelity-calibration/2", "bias": -0.7, "reach": 0.5, "triples": 9, "datasets": ["a", "b"]}
-    middle, low, high = Calibration.model_validate(told).estimate(0.95)
-    wanted = np.log(19) - 0.7
-    assert [float(logit(one)) for one in (low, middle, high)] == pytest.approx([wanted - 0.5, wanted, wanted + 0.5])
+FITTED = {"schema": "edgekd.fidelity-calibration/3", "weight": 0.25, "promised": 0.9, "reach": 0.25}
+CALIBRATION = Calibration.model_validate(FITTED | {"triples": 9, "datasets": ["a", "b"]})
+
+
+def test_an_estimate_lies_between_two_shares_in_logits() -> None:
+    middle, low, high = CALIBRATION.estimate(0.95, 0.8, loss=0.2)
+    assert float(logit(middle)) == pytest.approx(0.75 * np.log(19) + 0.25 * np.log(4))
+    assert [float(turned(one) - turned(middle)) for one in (low, high)] == pytest.approx([-0.05, 0.05])
+
+
+def test_an_interval_is_as_wide_as_the_loss_is_large() -> None:
+    def ends(loss: float) -> list[float]:
+        return [float(turned(one) - turned(middle)) for one in CALIBRATION.estimate(0.95, 0.8, loss)[1:]]
+
+    middle = CALIBRATION.estimate(0.95, 0.8, 0.2)[0]
+    assert ends(0.4) == pytest.approx([-0.1, 0.1])
+    assert ends(0.01) == ends(0.05) == pytest.approx([-0.0125, 0.0125])
+    assert missed(middle, CALIBRATION.estimate(0.95, 0.8, 0.4)[1], 0.4) == pytest.approx(CALIBRATION.reach)
+
+
+def test_an_interval_ends_at_all() -> None:
+    middle, low, high = CALIBRATION.estimate(1.0, 1.0, 0.2)
+    assert (middle, high) == (pytest.approx(0.999, abs=1e-4), 1.0)
+    assert low == pytest.approx(np.sin(np.arcsin(np.sqrt(0.999)) - 0.05) ** 2)
 
 
 def test_where_all_are_alike_the_curve_is_finite() -> None:

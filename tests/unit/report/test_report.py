@@ -369,12 +369,12 @@ def test_it_needs_no_torch_and_no_pillow(run: RunFolder) -> None:
 def test_probes_are_shown_while_they_are_of_this_file(run: RunFolder) -> None:
     digest = onnx_file.model_sha256(run.student_onnx)
     told = {"model": {"sha256": digest}, "probes": {"blended": {"agreement": 0.625}}}
-    told |= {"estimate": {"agreement": 0.75, "interval": [0.6, 0.85], "accuracy": 0.9}}
+    told |= {"estimate": {"agreement": 0.75, "interval": [0.6, 0.85], "promised": 0.86, "accuracy": 0.9}}
     write_json(run.fidelity_file, {"schema": "edgekd.fidelities/1", "models": {"student.onnx": told}})
     read = made(run)[1]
     assert "blended62.50 %" in read.text
     assert "real images, estimated75.00 %" in read.text
     assert "by estimate on 75.00 % of real ones" in read.text
-    assert "agreement, real images, estimated [90 %]–75.00 % [60.0, 85.0]" in read.text
+    assert "agreement, real images, estimated–75.00 % [60.0, 85.0] (86 %)" in read.text
     write_json(run.fidelity_file, {"models": {"student.onnx": told | {"model": {"sha256": "another"}}}})
     assert "blended" not in made(run)[1].text
