@@ -19,7 +19,7 @@ from onnx import TensorProto, helper, numpy_helper
 from edgekd import fidelity
 from edgekd.fidelity import CHANGED
 from edgekd.run_folder import HeldOut, RunFolder, write_json
-from edgekd.unseen import Calibration, Curve, logit
+from edgekd.unseen import Calibration, Curve, logit, shipped_calibration
 
 Make = Callable[..., Path]
 
@@ -238,6 +238,14 @@ def test_the_command_tells_probes_and_what_it_cannot_know(call: Call, unsure: Ru
         "edgekd: error: --no-data: --data beside --no-data; allowed: with a run alone\n",
     )
     assert call("eval", run.path).code == 2
+
+
+def test_the_calibration_that_ships_is_the_one_that_was_judged() -> None:
+    judged = json.loads((Path(__file__).parents[2] / "benchmarks/results/fidelity_judged.json").read_text())
+    shipped = shipped_calibration()
+    assert shipped == Calibration.model_validate(judged["calibration"])
+    assert judged["all"]["within_3_points"] >= 0.8
+    assert judged["covered"] >= shipped.promised
 
 
 # ---------------------------------------------------------------------------------------------------------- the fitting
