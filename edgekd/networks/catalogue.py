@@ -16,6 +16,7 @@ from edgekd.networks.committee import Committee
 from edgekd.networks.headers import Headers, MultiHeader
 from edgekd.networks.joined import Joined, Parts
 from edgekd.networks.students import LeNet5, Mlp, MobileNetV3Small, ResNet, TextCnn
+from edgekd.networks.synchronized import BatchNorm
 from edgekd.networks.unet import Grid, UNet
 from edgekd.user_code import working_directory_on_path
 
@@ -102,8 +103,8 @@ def choose_student(
 
     `auto` takes `cnn-small`, or `resnet18` where a quarter of the teacher is more than a million parameters, or `unet`
     where pixels are answered, or `mlp` for rows of a table, `text-cnn` for token ids, at the largest width whose
-    parameters are at most a quarter of the teacher's (1 % over is let pass). Students side by side are all of one kind,
-    and all together a twentieth.
+    parameters are at most a quarter of the teacher's (1 % over is let pass), counted as they ship: batch normalization
+    folded away. Students side by side are all of one kind, and all together a twentieth.
 
     Args:
         name, width: as the user gave them.
@@ -138,9 +139,10 @@ def _size(
     parts: Parts | None,
     ids: int | None,
 ) -> int:
-    """Parameters of a student that is not built."""
+    """Parameters of a student that is not built, as it ships: of each batch normalization a bias is left."""
     with torch.device("meta"):
-        return parameters(build_student(name, width, shape, classes, grid, headers, parts, ids))
+        student = build_student(name, width, shape, classes, grid, headers, parts, ids)
+    return parameters(student) - sum(m.num_features for m in student.modules() if isinstance(m, BatchNorm))
 
 
 def _known_student(

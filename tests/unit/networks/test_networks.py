@@ -45,6 +45,12 @@ def test_auto_takes_about_a_quarter_of_the_teacher(teacher):
     assert 0.22 * teacher < size <= 0.27 * teacher
 
 
+def test_auto_takes_the_same_student_whether_batch_normalization_was_folded_or_not():
+    with_it, width = networks.choose_student("auto", None, (1, 28, 28), 10, 290_124)  # examples/teacher.onnx
+    folded = networks.choose_student("auto", None, (1, 28, 28), 10, 288_908)
+    assert folded == (with_it, width) == ("cnn-small", 0.5)
+
+
 def test_an_unknown_student_lists_the_known_ones():
     with pytest.raises(UnknownName, match="did you mean cnn-small"):
         networks.build_student("cnn-smal", 1.0, (1, 28, 28), 10)
