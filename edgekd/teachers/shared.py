@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TypeVar
 
 import numpy as np
+import torch
 from torch import Tensor
 
 from edgekd.distributed import Ranks
@@ -39,8 +40,7 @@ def answer(teacher: Teacher, images: Tensor, count: int, ranks: Ranks) -> Answer
     some = images if len(images) else images.new_zeros(1, *images.shape[1:])  # not every graph takes an empty batch
     own, weight = teacher(some), len(images) / count
     features = None if own.features is None else ranks.gather(own.features[: len(images)].float(), count)
-    statistics = tuple(_of_whole(layer, weight, ranks) for layer in own.statistics)
-    folded = tuple(_of_whole(layer, weight, ranks) for layer in own.folded)
+    statistics, folded = _of_whole(own.statistics, weight, ranks), _of_whole(own.folded, weight, ranks)
     return Answer(ranks.gather(own.logits[: len(images)], count), features, statistics, folded)
 
 
@@ -60,9 +60,15 @@ def affordable(teachers: Sequence[Teacher], images: Tensor, ranks: Ranks) -> int
     return ranks.told(count)
 
 
-def _of_whole(layer: M, weight: float, ranks: Ranks) -> M:
-    mean, variance = ranks.moments(layer.mean, layer.variance, weight)
-    return replace(layer, mean=mean, variance=variance)
+def _of_whole(layers: Sequence[M], weight: float, ranks: Ranks) -> tuple[M, ...]:
+    """Layers whose moments are of this process's part, with those of the whole batch; all are exchanged at once."""
+    if not layers:
+        return ()
+    widths = [len(layer.mean) for layer in layers]
+    own = (torch.cat([layer.mean for layer in layers]), torch.cat([layer.variance for layer in layers]))
+    means, variances = (torch.split(found, widths) for found in ranks.moments(*own, weight))
+    found = zip(layers, means, variances, strict=True)
+    return tuple(replace(layer, mean=mean, variance=variance) for layer, mean, variance in found)
 
 
 class SharedLedger(Ledger):
