@@ -157,10 +157,11 @@ def fidelity(
     for name, codes in images.items():
         assert known is not None
         theirs[name] = _answers(known, codes, held)
-    found = {}
+    found, loss = {}, loss_at_end(run)
     for file in files.values():
         alike = {name: _answers(file, codes, held) == theirs[name] for name, codes in asked.items()}
-        found[file.name] = _told(file, record, alike, _seen(alike["held_out"], held, run, calibration, accuracy))
+        seen = _seen(alike["held_out"], held, record, loss, calibration, accuracy)
+        found[file.name] = _told(file, record, alike, seen)
     write_json(run.fidelity_file, {"schema": COLLECTION, "models": found})
     return found
 
@@ -192,28 +193,27 @@ def _share(alike: NDArray[np.bool_]) -> dict[str, Any]:
 def _seen(
     alike: NDArray[np.bool_],
     held: HeldOut,
-    run: RunFolder,
+    record: Mapping[str, Any],
+    loss: float | None,
     calibration: Calibration | None,
     accuracy: float | None,
 ) -> dict[str, Any]:
     """What held-out images tell beyond one share: that of each class, classes hardly seen, the run's collapses, and
     what is to be expected of real images.
     """
-    record, loss = run.record(), loss_at_end(run)
     classes = _by_class(alike, choices(held.logits, held.task), held.logits.shape[1]) if held.task == "classes" else []
     seldom = [one["class"] for one in classes if one["n"] < FEW]
     found = {"per_class": classes, "seldom": seldom, "collapses": (record.get("progress") or {}).get("collapses")}
     if accuracy is None:
         accuracy = record["settings"].get("teacher_accuracy")
-    curve = None
+    curve, share = None, float(alike.mean())
     try:
         curve = _curve(alike, held, own=learned_alone(record))
-        chance, share = 1 / held.logits.shape[1], float(alike.mean())
-        estimate, why = _estimated(curve, share, loss, calibration, accuracy, chance), None
+        estimate, why = _estimated(curve, share, loss, calibration, accuracy, 1 / held.logits.shape[1]), None
     except NoEstimate as reason:
         estimate, why = None, str(reason)
     if estimate:
-        _estimate_classes(classes, float(logit(estimate["agreement"]) - logit(float(alike.mean()))))
+        _estimate_classes(classes, float(logit(estimate["agreement"]) - logit(share)))
     return found | {"loss": loss, "curve": curve.model_dump() if curve else None, "estimate": estimate, "why": why}
 
 
@@ -296,7 +296,10 @@ def of_held_out(
     held = run.held_out()
     theirs = choices(held.logits, held.task)
     alike = choices(answer(held.images()), held.task) == theirs
-    return {"probes": {"held_out": _share(alike)}, **_seen(alike, held, run, calibration, None)}
+    return {
+        "probes": {"held_out": _share(alike)},
+        **_seen(alike, held, run.record(), loss_at_end(run), calibration, None),
+    }
 
 
 def cautions(record: Mapping[str, Any]) -> list[str]:
@@ -339,6 +342,6 @@ def rows(records: Mapping[str, Mapping[str, Any]]) -> list[list[str]]:
             table.append([name, probe.replace("_", " "), units.write_share(one["agreement"]), ends, f"{one['n']:,}"])
         if record["estimate"]:
             one = record["estimate"]
-            ends = f"{units.write_shares(one['interval'])} ({100 * one['promised']:.0f} %)"
+            ends = f"{units.write_shares(one['interval'])} ({units.write_level(one['promised'])})"
             table.append([name, "real images, estimated", units.write_share(one["agreement"]), ends, ""])
     return table

@@ -134,6 +134,11 @@ def write_shares(ends: Iterable[float]) -> str:
     return " to ".join(map(write_share, ends))
 
 
+def write_level(share: float) -> str:
+    """How often an interval is to hold, in whole percent: `90 %`."""
+    return f"{100 * share:.0f} %"
+
+
 def write_ratio(ratio: float) -> str:
     """A quotient as `0.268x`."""
     return f"{digits(ratio)}x"

@@ -112,9 +112,8 @@ def _cells(row: Mapping[str, Any], estimated: bool, held: bool) -> Cells:
     told += [units.write_size(row["bytes"]), units.write_count(row["parameters"]), p50, agreed]
     if estimated:
         one = row["estimate"]
-        told.append(
-            f"{_interval(one['agreement'], one['interval'])} ({100 * one.get('promised', 0.9):.0f} %)" if one else "–"
-        )
+        level = units.write_level(one.get("promised", 0.9)) if one else ""  # sweeps of before it was told have 90 %
+        told.append(f"{_interval(one['agreement'], one['interval'])} ({level})" if one else "–")
     if held:
         broken = row["broken"]
         told.append(tag("span", f"breaks {', '.join(broken)}" if broken else "met", class_="bad" if broken else "good"))

@@ -139,7 +139,7 @@ def _agreement(facts: Facts, row: Row) -> tuple[str, float | None]:
 def _estimated(facts: Facts, row: Row) -> tuple[str, float | None]:
     told, _ = _share(facts.probed(row), "estimate", "agreement")
     promised = number(facts.probed(row), "estimate", "promised")
-    return told if promised is None else f"{told} ({100 * promised:.0f} %)", None
+    return told if promised is None else f"{told} ({units.write_level(promised)})", None
 
 
 def _accuracy(_: Facts, row: Row) -> tuple[str, float | None]:

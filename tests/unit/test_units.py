@@ -83,6 +83,7 @@ def test_what_cannot_be_read(read, text, message):
         (units.write_time, 712.4, "712 ms"),
         (units.write_time, 2500, "2.50 s"),
         (units.write_share, 0.9125, "91.25 %"),
+        (units.write_level, 6 / 7, "86 %"),
         (units.write_ratio, 0.2683, "0.268x"),
     ],
 )
